@@ -41,7 +41,7 @@ class Invalid(UsabilityError):
     """A value is outside what is allowed; `errors` says which, what was found and what is expected."""
 
     slug = "validation-error"
-    status = 422
+    status = 400
     title = "Validation error"
 
 
