@@ -1,0 +1,1 @@
+"""Watches how learners get on in education apps and tells their teachers who needs help."""

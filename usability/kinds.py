@@ -1,0 +1,58 @@
+"""The closed vocabularies of the usability tables; the database checks each of them."""
+
+from django.db.models import TextChoices
+
+
+class TeacherRole(TextChoices):
+    LEAD = "lead"
+    CO_TEACHER = "co_teacher"
+    ASSISTANT = "assistant"
+
+
+class EventSeverity(TextChoices):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class AlertSeverity(TextChoices):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class AlertState(TextChoices):
+    NEW = "new"
+    ACKNOWLEDGED = "acknowledged"
+    HELPING = "helping"
+    RESOLVED = "resolved"
+    DISMISSED = "dismissed"
+    EXPIRED = "expired"
+
+
+OPEN_ALERT_STATES = (AlertState.NEW, AlertState.ACKNOWLEDGED, AlertState.HELPING)
+
+
+class HealthMeasure(TextChoices):
+    """What is counted about an app, an hour at a time."""
+
+    ACCEPTED = "accepted"
+    LATE = "late"
+    REJECTED = "rejected"
+    SDK = "sdk"
+    DEAD_CLICK = "dead_click"
+    RAGE_CLICK = "rage_click"
+    ERROR_CLICK = "error_click"
+
+
+class InterventionKind(TextChoices):
+    """What the portal offers; a client of the API may name another."""
+
+    TALKED = "talked"
+    EXPLAINED = "explained"
+    HINTED = "hinted"
+    ENCOURAGED = "encouraged"
+    PAIRED = "paired"
+    TECHNICAL = "technical"
+    OTHER = "other"
