@@ -1,0 +1,180 @@
+"""Idempotency-Key: the first answer to a key is the answer, whichever process, node or day hears it again.
+
+The record is made before the work starts, so of two equal requests at once one works and the other waits.
+The id of the command in the replicated log is derived from the same key, so even a retry whose record was
+lost with its process is answered by the log with the first outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, transaction
+from django.http import HttpResponse
+from django.utils import timezone
+
+from gaia_site.models import IdempotencyRecord
+from gaia_site.problems import Problem, invalid
+
+HEADER = "Idempotency-Key"
+KEPT = timedelta(hours=24)
+RUNNING_LIMIT = timedelta(seconds=60)
+"""A request that has not answered for so long has died with its process; the next one takes over."""
+WAIT_S = 10.0
+POLL_S = 0.05
+KEPT_HEADERS = ("Content-Type", "Location", "X-Raft-Index", "ETag")
+UNKEPT_STATUSES = frozenset({401, 403, 408, 413, 415, 429})
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One keyed request, and the identity its commands carry in the log."""
+
+    caller: str
+    method: str
+    path: str
+    key: str
+    body_digest: bytes
+
+    @property
+    def request_id(self) -> bytes:
+        """16 bytes, the same for every repetition."""
+        return request_id(self.caller, self.method, self.path, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """This process shall do the work and then call :func:`finish` or :func:`abandon`."""
+
+    record_id: int
+    started_at: datetime
+
+
+def request_id(caller: str, method: str, path: str, key: str) -> bytes:
+    """The id of a command that stands for this key of this caller at this address (16 bytes)."""
+    text = "\0".join((caller, method, path, key))
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def new_request_id() -> bytes:
+    """The id of a command whose caller gave no key: never equal to another."""
+    return secrets.token_bytes(16)
+
+
+def item_request_id(base: bytes, index: int) -> bytes:
+    """The id of item `index` of a batch whose own id is `base`."""
+    return hashlib.sha256(base + index.to_bytes(4, "big")).digest()[:16]
+
+
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """The Idempotency-Key of a request. A quoted string (as in the draft) and a bare word mean the same."""
+    text = headers.get(HEADER)
+    if text is None:
+        return None
+    key = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    if not _KEY.fullmatch(key):
+        raise invalid(("header", "idempotency-key"), "Must be 1 to 255 printable ASCII characters without spaces.")
+    return key
+
+
+def begin(attempt: Attempt) -> Started | HttpResponse:
+    """Starts the work of a key, or the first answer where it is known.
+
+    Waits while another process answers the same key. Raises idempotency-mismatch for another body and
+    overloaded where the other does not finish in time.
+    """
+    give_up_at_s = time.monotonic() + WAIT_S
+    while True:
+        now = timezone.now()
+        started = _insert(attempt, now)
+        if started is not None:
+            return started
+        record = _record(attempt)
+        if record is None:
+            continue
+        if record.started_at < now - KEPT or (
+            record.answered_at is None and record.started_at < now - RUNNING_LIMIT
+        ):
+            taken = _take_over(record, attempt, now)
+            if taken is not None:
+                return taken
+            continue
+        if bytes(record.body_digest) != attempt.body_digest:
+            raise Problem("idempotency-mismatch", f"{HEADER} {attempt.key!r} came before with another body.")
+        if record.answered_at is not None:
+            return _replay(record)
+        if time.monotonic() >= give_up_at_s:
+            raise Problem("overloaded", f"The first request with this {HEADER} is still running.")
+        time.sleep(POLL_S)
+
+
+def finish(started: Started, response: HttpResponse) -> None:
+    """Keeps the answer. Failures of ours and refusals before the work are not kept: a retry tries anew."""
+    if response.status_code >= 500 or response.status_code in UNKEPT_STATUSES:
+        abandon(started)
+        return
+    IdempotencyRecord.objects.filter(pk=started.record_id, started_at=started.started_at).update(
+        answered_at=timezone.now(),
+        status=response.status_code,
+        headers={name: response.headers[name] for name in KEPT_HEADERS if name in response.headers},
+        body=response.content,
+    )
+
+
+def abandon(started: Started) -> None:
+    """Forgets that the work was started."""
+    IdempotencyRecord.objects.filter(
+        pk=started.record_id, started_at=started.started_at, answered_at=None
+    ).delete()
+
+
+def delete_old(now: datetime) -> int:
+    """Deletes records that are no longer kept; how many."""
+    return IdempotencyRecord.objects.filter(started_at__lt=now - KEPT).delete()[0]
+
+
+def _insert(attempt: Attempt, now: datetime) -> Started | None:
+    try:
+        with transaction.atomic():
+            record = IdempotencyRecord.objects.create(
+                caller=attempt.caller,
+                method=attempt.method,
+                path=attempt.path,
+                key=attempt.key,
+                body_digest=attempt.body_digest,
+                started_at=now,
+            )
+    except IntegrityError:
+        return None
+    return Started(record.pk, now)
+
+
+def _record(attempt: Attempt) -> IdempotencyRecord | None:
+    return IdempotencyRecord.objects.filter(
+        caller=attempt.caller, method=attempt.method, path=attempt.path, key=attempt.key
+    ).first()
+
+
+def _take_over(record: IdempotencyRecord, attempt: Attempt, now: datetime) -> Started | None:
+    """Makes an overdue record ours; None where another process was faster.
+
+    A record whose first request died still holds its body: another body is a mismatch, not a new start.
+    """
+    if record.started_at >= now - KEPT and bytes(record.body_digest) != attempt.body_digest:
+        raise Problem("idempotency-mismatch", f"{HEADER} {attempt.key!r} came before with another body.")
+    taken = IdempotencyRecord.objects.filter(pk=record.pk, started_at=record.started_at).update(
+        started_at=now, answered_at=None, status=None, body=b"", headers={}, body_digest=attempt.body_digest
+    )
+    return Started(record.pk, now) if taken else None
+
+
+def _replay(record: IdempotencyRecord) -> HttpResponse:
+    headers = record.headers | {"Idempotent-Replayed": "true"}
+    return HttpResponse(bytes(record.body), status=record.status, headers=headers)
