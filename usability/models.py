@@ -598,7 +598,7 @@ class DetectorProfile(Stamped):
     quiet_hours = models.JSONField(
         default=list,
         blank=True,
-        help_text='[{"days": [1..7], "from": "12:00", "until": "13:00"}] in the school\'s zone',
+        help_text='[{"days": [1..7], "from": "12:00", "until": "13:00"}], school\'s zone',
     )
     created_by = models.ForeignKey(USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
 

@@ -54,7 +54,7 @@ def existing_days(db: BaseDatabaseWrapper = connection) -> list[dt.date]:
             [TABLE],
         )
         names = [row[0] for row in cursor.fetchall()]
-    return sorted(dt.datetime.strptime(name.removeprefix(f"{TABLE}_"), "%Y%m%d").date() for name in names)
+    return sorted(dt.date.fromisoformat(name.removeprefix(f"{TABLE}_")) for name in names)
 
 
 def ensure_partitions(

@@ -969,7 +969,7 @@ class Migration(migrations.Migration):
                     models.JSONField(
                         blank=True,
                         default=list,
-                        help_text='[{"days": [1..7], "from": "12:00", "until": "13:00"}] in the school\'s zone',
+                        help_text='[{"days": [1..7], "from": "12:00", "until": "13:00"}], school\'s zone',
                     ),
                 ),
                 (

@@ -10,11 +10,12 @@ CREATE_FUNCTION = """
 CREATE FUNCTION calculate_frustration_level(errors bigint, backspaces bigint, hesitation_s double precision)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE
-    WHEN coalesce(errors, 0) > 5 OR coalesce(backspaces, 0) > 20 OR coalesce(hesitation_s, 0) > 60 THEN 'critical'
-    WHEN coalesce(errors, 0) > 3 OR coalesce(backspaces, 0) > 10 OR coalesce(hesitation_s, 0) > 30 THEN 'high'
-    WHEN coalesce(errors, 0) > 1 OR coalesce(backspaces, 0) > 5 OR coalesce(hesitation_s, 0) > 10 THEN 'medium'
+    WHEN e > 5 OR b > 20 OR h > 60 THEN 'critical'
+    WHEN e > 3 OR b > 10 OR h > 30 THEN 'high'
+    WHEN e > 1 OR b > 5 OR h > 10 THEN 'medium'
     ELSE 'low'
   END
+  FROM (SELECT coalesce(errors, 0) AS e, coalesce(backspaces, 0) AS b, coalesce(hesitation_s, 0) AS h) AS given
 $$
 """
 
