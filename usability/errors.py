@@ -1,53 +1,38 @@
-"""What can be wrong with a call, as the caller's mistake: each error has a slug and a status the API renders.
+"""What can be wrong with a call to usability, each as the problem its caller sees.
 
-Raised by services, selectors and access; never caught by views. A rule of detection never raises these.
+Raised by services, selectors and access; views let them pass. Pages render the two that Django knows
+(404 and 403) as pages, the API renders all of them as problems.
 """
 
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
 
-class UsabilityError(Exception):
-    """A refusal with a stable `slug` (the last part of the problem type) and an HTTP `status`.
-
-    Nothing was changed. `errors` names the fields at fault as `{"loc": [...], "msg": "..."}`.
-    """
-
-    slug = "internal-error"
-    status = 500
-    title = "Internal error"
-
-    def __init__(self, detail: str, *, errors: list[dict[str, object]] | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.errors = errors or []
-        self.headers: dict[str, str] = {}
+from gaia_site.problems import FieldError, Problem
 
 
-class NotFound(UsabilityError):
+class NotFound(Problem, Http404):
     """There is no such thing, or it is somebody else's: the two are not told apart."""
 
-    slug = "not-found"
-    status = 404
-    title = "Not found"
+    def __init__(self, detail: str = "There is no such object, or it is not yours.") -> None:
+        super().__init__("not-found", detail)
 
 
-class NotPermitted(UsabilityError):
-    """The caller is known but its key or role may not do this to anything."""
+class NotPermitted(Problem, PermissionDenied):
+    """The caller is known, but its key or role may not do this to anything."""
 
-    slug = "permission-denied"
-    status = 403
-    title = "Permission denied"
-
-
-class Invalid(UsabilityError):
-    """A value is outside what is allowed; `errors` says which, what was found and what is expected."""
-
-    slug = "validation-error"
-    status = 400
-    title = "Validation error"
+    def __init__(self, detail: str) -> None:
+        super().__init__("permission-denied", detail)
 
 
-class Conflict(UsabilityError):
+class Invalid(Problem):
+    """A value is outside what is allowed; says which field, what is expected and what was found."""
+
+    def __init__(self, field: str, msg: str) -> None:
+        super().__init__("validation-error", f"{field}: {msg}", errors=[FieldError(("body", field), msg)])
+
+
+class Conflict(Problem):
     """The thing is in a state from which this step is not allowed; a retry will not help."""
 
-    slug = "conflict"
-    status = 409
-    title = "Conflict"
+    def __init__(self, detail: str) -> None:
+        super().__init__("conflict", detail)
