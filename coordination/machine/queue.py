@@ -1,0 +1,137 @@
+"""The claimable tasks, in an order that never lets one starve, found without a scan.
+
+A task's place is `order_ms = enqueued_ms - priority * priority_step_ms`: the effective priority of all
+pending tasks rises with age at the same rate, so their order among each other is fixed at enqueue and
+every task is at the head in the end. Tasks that ask the same of a session share a lane; a claim looks at
+the head of each lane that fits, and at the heads of the few lessons the session has a bonus for.
+"""
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from .commands import TaskSpec
+
+
+class Place(NamedTuple):
+    order_ms: int
+    order_seq: int
+    task_id: str
+
+
+class LaneKey(NamedTuple):
+    """What a session must fulfil to be given the tasks of a lane."""
+
+    target_session: str
+    tier: str
+    capabilities: tuple[str, ...]
+    task_type: str
+
+
+def lane_key(spec: TaskSpec) -> LaneKey:
+    return LaneKey(spec.target_session, spec.tier, spec.required_capabilities, spec.task_type)
+
+
+class _Lane:
+    __slots__ = ("everything", "lessons", "size")
+
+    def __init__(self) -> None:
+        self.everything: list[Place] = []
+        self.lessons: dict[str, list[Place]] = {}
+        self.size = 0
+
+
+class Queue:
+    __slots__ = ("_lanes", "_places", "_specs")
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, dict[LaneKey, _Lane]] = {}  # by target session, "" for any
+        self._places: dict[str, Place] = {}
+        self._specs: dict[str, tuple[LaneKey, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._places
+
+    def add(self, task_id: str, spec: TaskSpec, order_ms: int, order_seq: int) -> None:
+        key = lane_key(spec)
+        place = Place(order_ms, order_seq, task_id)
+        lane = self._lanes.setdefault(key.target_session, {}).setdefault(key, _Lane())
+        self._places[task_id] = place
+        self._specs[task_id] = (key, spec.lesson_id)
+        lane.size += 1
+        heappush(lane.everything, place)
+        if spec.lesson_id:
+            heappush(lane.lessons.setdefault(spec.lesson_id, []), place)
+
+    def discard(self, task_id: str) -> None:
+        if self._places.pop(task_id, None) is None:
+            return
+        key, lesson_id = self._specs.pop(task_id)
+        lanes = self._lanes[key.target_session]
+        lane = lanes[key]
+        lane.size -= 1
+        if lane.size == 0:
+            del lanes[key]
+            if not lanes:
+                del self._lanes[key.target_session]
+            return
+        # Entries of discarded tasks stay in the heaps until they surface, or until they are the most.
+        if len(lane.everything) > 2 * lane.size + 64:
+            self._compact(lane.everything)
+        if lesson_id and self._head(lane.lessons[lesson_id]) is None:
+            del lane.lessons[lesson_id]
+
+    def heads(self, key_fits: "LaneFilter", lessons: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
+        """The first task of each lane that fits, and the first one of each of these lessons in it, each
+        with its lesson."""
+        for target in ("", key_fits.session_name):
+            for key, lane in self._lanes.get(target, {}).items():
+                if not key_fits(key):
+                    continue
+                head = self._head(lane.everything)
+                assert head is not None, "a lane without tasks is dropped"
+                yield head, self._specs[head.task_id][1]
+                for lesson_id in lessons:
+                    first = self._head(lane.lessons[lesson_id]) if lesson_id in lane.lessons else None
+                    if first is not None and first is not head:
+                        yield first, lesson_id
+
+    def first(self, limit: int) -> list[str]:
+        """The ids of the tasks in front, at most `limit`, in order. O(n): for planning and for people."""
+        from heapq import nsmallest
+
+        return [place.task_id for place in nsmallest(limit, self._places.values())]
+
+    def _head(self, heap: list[Place]) -> Place | None:
+        while heap:
+            if self._places.get(heap[0].task_id) == heap[0]:
+                return heap[0]
+            heappop(heap)
+        return None
+
+    def _compact(self, heap: list[Place]) -> None:
+        heap[:] = {place for place in heap if self._places.get(place.task_id) == place}
+        heapify(heap)
+
+
+class LaneFilter:
+    """Whether a session may be given the tasks of a lane."""
+
+    __slots__ = ("capabilities", "session_name", "task_types", "tier")
+
+    def __init__(self, session_name: str, tier: str, capabilities: tuple[str, ...], task_types: tuple[str, ...]) -> None:
+        self.session_name = session_name
+        self.tier = tier
+        self.capabilities = frozenset(capabilities)
+        self.task_types = frozenset(task_types)
+
+    def __call__(self, key: LaneKey) -> bool:
+        return (
+            (not key.target_session or key.target_session == self.session_name)
+            and (not key.tier or key.tier == self.tier)
+            and self.capabilities.issuperset(key.capabilities)
+            and (not self.task_types or key.task_type in self.task_types)
+        )
