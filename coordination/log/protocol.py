@@ -12,7 +12,7 @@ import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from coordination.machine.commands import Command
+from coordination.machine.commands import AnyCommand
 from coordination.machine.outcomes import Accepted, Rejected
 
 AUTH_SCHEME = "GAIA"
@@ -57,7 +57,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True):
     `wait_ms`: how long an empty claim or a held lock may wait for its turn; 0 answers at once.
     """
 
-    commands: list[Command]
+    commands: list[AnyCommand]
     wait_ms: int = 0
 
 
