@@ -31,6 +31,17 @@ class AlertState(TextChoices):
     EXPIRED = "expired"
 
 
+class AlertVerb(TextChoices):
+    """What a person can do with an alert."""
+
+    ACKNOWLEDGE = "acknowledge"
+    ON_MY_WAY = "on_my_way"
+    HELPED = "helped"
+    DISMISS = "dismiss"
+    SNOOZE = "snooze"
+    RESOLVE = "resolve"
+
+
 OPEN_ALERT_STATES = (AlertState.NEW, AlertState.ACKNOWLEDGED, AlertState.HELPING)
 
 

@@ -22,6 +22,7 @@ from usability.kinds import (
     OPEN_ALERT_STATES,
     AlertSeverity,
     AlertState,
+    AlertVerb,
     EventSeverity,
     HealthMeasure,
     InterventionKind,
@@ -475,6 +476,29 @@ class TeacherDashboardAlert(Stamped):
         return self.state in self.OPEN_STATES
 
 
+class AlertStep(models.Model):
+    """One step somebody took with an alert, and what the alert was before it: for undo, audit and back-test."""
+
+    Verb = AlertVerb
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    alert = models.ForeignKey(TeacherDashboardAlert, on_delete=models.CASCADE, related_name="steps")
+    actor = models.ForeignKey(USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    verb = models.CharField(max_length=20, choices=Verb.choices)
+    at = models.DateTimeField(default=timezone.now)
+    before = models.JSONField(default=dict, help_text="the fields it changed, as they were")
+    undone_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [_one_of("verb", AlertVerb, "alert_step_verb_known")]
+        indexes = [
+            models.Index(fields=["verb", "-at"], condition=Q(undone_at__isnull=True), name="alert_step_of_verb")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verb} at {self.at:%Y-%m-%d %H:%M}"
+
+
 class HelpRequest(models.Model):
     """A learner asked for help. Its id is the id of the `help_request` metric, which the app was told."""
 
@@ -646,6 +670,21 @@ class StreamPartition(models.Model):
 
     def __str__(self) -> str:
         return f"partition {self.partition} of {self.owner or 'nobody'}"
+
+
+class DetectionWorker(models.Model):
+    """A worker that detects, while it lives: the others give it its share of the partitions."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    started_at = models.DateTimeField(default=timezone.now)
+    until = models.DateTimeField(help_text="taken for dead after this")
+    backlog_s = models.FloatField(default=0, help_text="age of the oldest row not judged yet")
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class StudentAccess(models.Model):
