@@ -1,0 +1,26 @@
+"""The addresses of the site. Each part brings its own."""
+
+from importlib.util import find_spec
+
+from django.contrib import admin
+from django.urls import include, path
+
+from gaia_site import health
+
+
+def _when_there(route, module):
+    """Include a part that is still being built; every part is there before this function goes."""
+    try:
+        return [path(route, include(module))] if find_spec(module) else []
+    except ModuleNotFoundError:
+        return []
+
+
+urlpatterns = [
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.metrics),
+    path("admin/", admin.site.urls),
+    *_when_there("api/", "gaia_site.api.urls"),
+    *_when_there("", "usability.portal.urls"),
+]
