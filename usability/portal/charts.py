@@ -5,75 +5,53 @@ Pure geometry: moments and values in, numbers out. Colours come from classes in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-STRIP_SPAN = timedelta(minutes=10)
+from usability.selectors.shapes import Strip
+
 STRIP_LEFT, STRIP_RIGHT = 4.0, 268.0
+STRIP_FLOOR, STRIP_BAR = 31.0, 60.0
 TIMELINE_LEFT, TIMELINE_RIGHT = 112.0, 790.0
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """Something a pupil did: `kind` is right, wrong, hint, pause, correction or help; `value` is seconds or a share."""
-
-    at: datetime
-    kind: str
-    value: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A point placed on a chart; `width` is the length of a pause, `height` of a bar."""
+class Placed:
+    """A mark on a chart: `x` is its middle (a pause: its left end), `width` a pause's length, `height` a bar's."""
 
     kind: str
     x: float
+    y: float = 0.0
     width: float = 0.0
     height: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """The last ten minutes of one pupil, oldest left; `label` says the same in words."""
-
-    marks: tuple[Mark, ...]
-    label: str
-
-
-def strip(points: Sequence[Point], now: datetime) -> Strip:
-    """Place what happened in the ten minutes before `now` on a strip 272 units wide."""
-    recent = [point for point in points if now - STRIP_SPAN <= point.at <= now]
-    scale = (STRIP_RIGHT - STRIP_LEFT) / STRIP_SPAN.total_seconds()
-    start = now - STRIP_SPAN
-    marks = []
-    for point in recent:
-        x = STRIP_LEFT + (point.at - start).total_seconds() * scale
-        if point.kind == "pause":
-            left = max(STRIP_LEFT, x - point.value * scale)
-            marks.append(Mark("pause", round(left, 1), width=round(x - left, 1)))
-        elif point.kind == "correction":
-            marks.append(Mark("correction", round(x, 1), height=round(min(30.0, 60 * point.value), 1)))
+def placed_on_strip(strip: Strip) -> tuple[Placed, ...]:
+    """Where the marks of an evidence strip lie; the strip is 272 units wide, its end on the right."""
+    scale = (STRIP_RIGHT - STRIP_LEFT) / strip.length_s
+    places = []
+    for mark in strip.marks:
+        x = round(STRIP_RIGHT - mark.at_s * scale, 1)
+        if x < STRIP_LEFT:
+            continue
+        if mark.kind == "pause":
+            left = max(STRIP_LEFT, x - mark.size * scale)
+            places.append(Placed("pause", round(left, 1), width=round(x - left, 1)))
+        elif mark.kind == "corrections":
+            height = round(min(STRIP_FLOOR - 1, STRIP_BAR * mark.size), 1)
+            kind = "over" if strip.usual_high is not None and mark.size > strip.usual_high else "fill"
+            places.append(Placed(kind, x, y=STRIP_FLOOR - height, height=height))
         else:
-            marks.append(Mark(point.kind, round(x, 1)))
-    return Strip(tuple(marks), in_words(recent))
+            places.append(Placed(mark.kind, x))
+    return tuple(places)
 
 
-def in_words(points: Iterable[Point]) -> str:
-    """What a strip shows, for those who do not see it."""
-    counts: dict[str, int] = {}
-    for point in points:
-        counts[point.kind] = counts.get(point.kind, 0) + 1
-    words = {
-        "right": ("right answer", "right answers"),
-        "wrong": ("wrong answer", "wrong answers"),
-        "hint": ("hint", "hints"),
-        "pause": ("pause", "pauses"),
-        "correction": ("stretch of corrections", "stretches of corrections"),
-        "help": ("help request", "help requests"),
-    }
-    said = [f"{counts[kind]} {pair[counts[kind] != 1]}" for kind, pair in words.items() if kind in counts]
-    return "Last 10 minutes: " + (", ".join(said) if said else "nothing recorded")
+def band_on_strip(strip: Strip) -> tuple[float, float] | None:
+    """Top and height of the pupil's usual range of corrections, where it is known."""
+    if strip.usual_low is None or strip.usual_high is None:
+        return None
+    top = STRIP_FLOOR - min(STRIP_FLOOR - 1, STRIP_BAR * strip.usual_high)
+    return round(top, 1), round(STRIP_FLOOR - STRIP_BAR * strip.usual_low - top, 1)
 
 
 @dataclass(frozen=True, slots=True)
