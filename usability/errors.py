@@ -10,28 +10,32 @@ from django.http import Http404
 from gaia_site.problems import FieldError, Problem
 
 
-class NotFound(Problem, Http404):
+class UsabilityError(Problem):
+    """Any refusal of the usability half; nothing was changed. Has `slug`, `status` and `detail`."""
+
+
+class NotFound(UsabilityError, Http404):
     """There is no such thing, or it is somebody else's: the two are not told apart."""
 
     def __init__(self, detail: str = "There is no such object, or it is not yours.") -> None:
         super().__init__("not-found", detail)
 
 
-class NotPermitted(Problem, PermissionDenied):
+class NotPermitted(UsabilityError, PermissionDenied):
     """The caller is known, but its key or role may not do this to anything."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("permission-denied", detail)
 
 
-class Invalid(Problem):
+class Invalid(UsabilityError):
     """A value is outside what is allowed; says which field, what is expected and what was found."""
 
     def __init__(self, field: str, msg: str) -> None:
         super().__init__("validation-error", f"{field}: {msg}", errors=[FieldError(("body", field), msg)])
 
 
-class Conflict(Problem):
+class Conflict(UsabilityError):
     """The thing is in a state from which this step is not allowed; a retry will not help."""
 
     def __init__(self, detail: str) -> None:

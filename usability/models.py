@@ -353,6 +353,7 @@ class FrustrationEvent(Stamped):
     )
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.ForeignKey(USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    revision = models.PositiveIntegerField(default=0, help_text="decisions of detection written so far")
     detector = models.CharField(max_length=50, blank=True, default="")
     params_version = models.CharField(max_length=50, blank=True, default="")
 
@@ -432,6 +433,7 @@ class TeacherDashboardAlert(Stamped):
     details = models.JSONField(default=dict, help_text="reason in words and its evidence")
     state = models.CharField(max_length=20, choices=State.choices, default=State.NEW)
     seq = models.BigIntegerField()
+    first_seq = models.BigIntegerField(default=0, help_text="the seq at which it was raised")
     is_interrupting = models.BooleanField(default=True, help_text="the alert budget let it call the teacher")
     detected_at = models.DateTimeField(default=timezone.now, help_text="event time of what it is about")
     acknowledged_at = models.DateTimeField(null=True, blank=True)

@@ -311,3 +311,4 @@ class AlertChange:
     type: str
     cursor: int
     signal: Signal
+    teacher_id: int | None = None
