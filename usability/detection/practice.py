@@ -60,3 +60,8 @@ def with_practice(
         del kept[next(iter(kept))]
     kept[skill] = practice
     return kept
+
+
+def next_session(skills: dict[str, SkillPractice]) -> dict[str, SkillPractice]:
+    """The practice carried into another session: counts stay, time on the skill starts anew."""
+    return {name: msgspec.structs.replace(practice, since_ms=0) for name, practice in skills.items()}

@@ -1,7 +1,7 @@
 """What a detector says: a condition was raised or cleared, why, and on what evidence."""
 
 from collections.abc import Iterable
-from enum import Enum
+from enum import IntEnum
 
 import msgspec
 
@@ -10,12 +10,12 @@ from usability.detection.kinds import SignalFamily
 EVIDENCE_OBSERVATIONS = 12  # ids kept with a signal; the newest ones
 
 
-class Strength(float, Enum):
-    """How far beyond its threshold a condition is; a factor of severity, never a probability."""
+class Strength(IntEnum):
+    """How far beyond its threshold a condition is; in halves, a factor of severity, never a probability."""
 
-    WEAK = 0.5
-    WARN = 1.0
-    STRONG = 2.0
+    WEAK = 1
+    WARN = 2
+    STRONG = 4
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False):

@@ -20,6 +20,7 @@ from usability.detection.practice import (
     UNPRACTISED,
     SkillPractice,
     answered,
+    next_session,
     with_practice,
 )
 from usability.detection.signals import Evidence, Signal, Strength, newest
@@ -52,7 +53,7 @@ class WheelSpinRisk(Detector[WheelSpinRiskState, WheelSpinRiskParams]):
 
     def new_session(self, state: WheelSpinRiskState) -> WheelSpinRiskState:
         """Practice of a skill goes on over sessions; what was raised does not."""
-        return WheelSpinRiskState(skills=state.skills)
+        return WheelSpinRiskState(skills=next_session(state.skills))
 
     def score(self, state: WheelSpinRiskState, skill: str) -> float:
         """The present score of a skill, 0..1: higher, more likely to be wheel-spinning."""

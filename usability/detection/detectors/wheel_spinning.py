@@ -12,7 +12,14 @@ import msgspec
 from usability.detection.detector import NOTHING, Detector, Params
 from usability.detection.kinds import MetricType, SignalFamily
 from usability.detection.observations import Observation
-from usability.detection.practice import MASTERY_RUN, UNPRACTISED, SkillPractice, answered, with_practice
+from usability.detection.practice import (
+    MASTERY_RUN,
+    UNPRACTISED,
+    SkillPractice,
+    answered,
+    next_session,
+    with_practice,
+)
 from usability.detection.signals import Evidence, Signal, Strength, newest
 from usability.detection.words import say
 
@@ -37,7 +44,7 @@ class WheelSpinning(Detector[WheelSpinningState, WheelSpinningParams]):
 
     def new_session(self, state: WheelSpinningState) -> WheelSpinningState:
         """Practice of a skill goes on over sessions; what was raised does not."""
-        return WheelSpinningState(skills=state.skills)
+        return WheelSpinningState(skills=next_session(state.skills))
 
     def advance(
         self, state: WheelSpinningState, observation: Observation, params: WheelSpinningParams

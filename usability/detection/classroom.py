@@ -1,0 +1,521 @@
+"""The fold a worker runs for a classroom: observations and time in, decisions out.
+
+Order. An observation is folded once it is `REORDER_MS` (1 s) old in event time and `GATHER_MS` (0.25 s) after
+its receipt, so observations up to a second late come out in order and a batch is seen whole. One that comes
+later than something already folded for its pupil, is older than `late_s` on receipt, or is marked late by the
+client, is never folded: it stays in the database and signals nothing. A repeated one is recognised by its id.
+Help requests are handed over on receipt.
+
+Time. `step` moves a clock from receipt to receipt and then to `now_ms`, and does everything at the moment it
+was due. So the decisions depend on the observations and their receipt stamps alone, not on how they were cut
+into steps, and `rebuild` from stored rows gives the undisturbed state. A worker that is behind its stream
+passes the receipt stamp of the last entry it has read as `now_ms`.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
+import msgspec
+
+from usability.detection import class_stuck, engine
+from usability.detection.budget import Budget, Controls, HeldBack, Verdict, decide, full
+from usability.detection.class_stuck import ClassCard, Topic
+from usability.detection.engine import Happening, StudentState
+from usability.detection.episodes import Episode, EpisodeChange
+from usability.detection.kinds import (
+    ALERT_RANK,
+    ALERT_SEVERITY,
+    STRUGGLE_FAMILIES,
+    AlertSeverity,
+    SignalFamily,
+)
+from usability.detection.observations import Observation
+from usability.detection.policy import DEFAULT, Profile
+from usability.detection.registry import DETECTORS
+from usability.detection.signals import Evidence, Reason, Signal
+
+REORDER_MS = 1000
+GATHER_MS = 250
+PENDING_LIMIT = 5000  # observations of one pupil waiting for their turn
+AT_ONCE_IDS = 16
+ACTIVE_MS = 300_000  # a pupil counts as active for so long after the last activity
+RECOVERY_MS = 900_000  # a positive card only so long after an episode
+
+Key = tuple[str, str]  # student id, app name
+
+
+class EpisodeOpened(msgspec.Struct, frozen=True, tag=True):
+    """A new episode: store the event and the alert. `held_back` says why it does not interrupt."""
+
+    episode: Episode
+    alert: AlertSeverity
+    interrupts: bool
+    held_back: HeldBack
+
+
+class EpisodeUpdated(msgspec.Struct, frozen=True, tag=True):
+    """New evidence or words, same severity."""
+
+    episode: Episode
+    alert: AlertSeverity
+    interrupts: bool
+    held_back: HeldBack
+
+
+class EpisodeEscalated(msgspec.Struct, frozen=True, tag=True):
+    """The episode's severity has grown."""
+
+    episode: Episode
+    alert: AlertSeverity
+    interrupts: bool
+    held_back: HeldBack
+
+
+class EpisodeClosed(msgspec.Struct, frozen=True, tag=True):
+    """The episode is over; `episode.closed_ms` and `closed_by` say when and why."""
+
+    episode: Episode
+
+
+class Recovered(msgspec.Struct, frozen=True, tag=True):
+    """Good news of a pupil who had an episode shortly before; never interrupts."""
+
+    student_id: str
+    app_name: str
+    at_ms: int
+    reason: Reason
+    evidence: Evidence
+
+
+class AppHealth(msgspec.Struct, frozen=True, tag=True):
+    """Something about the app itself, found while this pupil used it."""
+
+    student_id: str
+    app_name: str
+    signal: Signal
+
+
+class ClassStuckOpened(msgspec.Struct, frozen=True, tag=True):
+    """Several pupils struggle with the same thing: one card instead of many."""
+
+    card: ClassCard
+    interrupts: bool
+    held_back: HeldBack
+
+
+class ClassStuckUpdated(msgspec.Struct, frozen=True, tag=True):
+    """The pupils of a class card have changed."""
+
+    card: ClassCard
+
+
+class ClassStuckClosed(msgspec.Struct, frozen=True, tag=True):
+    """Too few are left for a class card."""
+
+    card: ClassCard
+    at_ms: int
+
+
+Decision = (
+    EpisodeOpened
+    | EpisodeUpdated
+    | EpisodeEscalated
+    | EpisodeClosed
+    | Recovered
+    | AppHealth
+    | ClassStuckOpened
+    | ClassStuckUpdated
+    | ClassStuckClosed
+)
+
+
+class Desk(msgspec.Struct):
+    """One pupil in one app, with the observations that wait for their turn."""
+
+    student: StudentState
+    pending: list[Observation] = []  # by (at_ms, id)
+    at_once_ids: tuple[str, ...] = ()
+    seen_ms: int = 0  # last receipt
+
+    def copied(self) -> "Desk":
+        return Desk(self.student.copied(), list(self.pending), self.at_once_ids, self.seen_ms)
+
+
+class ClassroomState(msgspec.Struct):
+    """Everything the fold knows of a classroom. `step` returns a new one and leaves the given one alone."""
+
+    classroom_id: str
+    clock_ms: int = 0
+    desks: dict[Key, Desk] = {}
+    budget: Budget | None = None
+    told: dict[str, AlertSeverity] = {}  # open episodes that have interrupted, and how severe they were then
+    cards: dict[Topic, ClassCard] = {}
+    cards_closed_ms: dict[Topic, int] = {}
+    late: int = 0  # observations that came too late to be folded, and repeated ones
+
+
+def start(classroom_id: str) -> ClassroomState:
+    """A classroom of which nothing is known yet."""
+    return ClassroomState(classroom_id)
+
+
+def step(
+    state: ClassroomState,
+    observations: Iterable[Observation],
+    *,
+    now_ms: int,
+    roster: frozenset[str] = frozenset(),
+    profile: Profile = DEFAULT,
+    app_profiles: Mapping[str, Profile] | None = None,
+    controls: Controls | None = None,
+) -> tuple[ClassroomState, list[Decision]]:
+    """The classroom at `now_ms`, with the decisions on the way, in order.
+
+    `profile` is the classroom's; `app_profiles` may give an app another one for its detectors and episodes
+    (budget, quiet hours and class_stuck are always the classroom's). An empty `roster` counts whoever is seen.
+    """
+    room = _Room(state, roster, profile, app_profiles or {}, controls or Controls())
+    for observation in sorted(observations, key=_receipt_order):
+        room.pass_time(observation.received_ms)
+        room.receive(observation)
+    room.pass_time(now_ms)
+    return room.finished(), room.decisions
+
+
+def rebuild(
+    classroom_id: str,
+    observations: Iterable[Observation],
+    *,
+    now_ms: int,
+    roster: frozenset[str] = frozenset(),
+    profile: Profile = DEFAULT,
+    app_profiles: Mapping[str, Profile] | None = None,
+    controls: Controls | None = None,
+) -> tuple[ClassroomState, list[Decision]]:
+    """The state an undisturbed fold would have, from stored observations, and the decisions it would have taken."""
+    return step(
+        start(classroom_id),
+        observations,
+        now_ms=now_ms,
+        roster=roster,
+        profile=profile,
+        app_profiles=app_profiles,
+        controls=controls,
+    )
+
+
+def open_episodes(state: ClassroomState) -> list[Episode]:
+    """All open episodes, longest first."""
+    found = [
+        family.episode
+        for desk in state.desks.values()
+        for family in desk.student.families.values()
+        if family.episode is not None
+    ]
+    return sorted(found, key=lambda episode: (episode.onset_ms, episode.id))
+
+
+def encode(state: ClassroomState) -> bytes:
+    """The state as bytes, for a snapshot."""
+    return msgspec.msgpack.encode(
+        {
+            "detectors": [(detector.name, detector.version) for detector in DETECTORS],
+            "room": msgspec.structs.replace(state, desks={}, cards={}, cards_closed_ms={}),
+            "desks": list(state.desks.values()),
+            "cards": list(state.cards.values()),
+            "cards_closed": list(state.cards_closed_ms.items()),
+        }
+    )
+
+
+def decode(payload: bytes) -> ClassroomState | None:
+    """The state `encode` wrote; None where it was written by other detectors, then rebuild from the rows."""
+    stored = msgspec.msgpack.decode(payload, type=_Stored)
+    if stored.detectors != [(detector.name, detector.version) for detector in DETECTORS]:
+        return None
+    for desk in stored.desks:
+        desk.student.states = [
+            msgspec.convert(raw, detector.State)
+            for raw, detector in zip(desk.student.states, DETECTORS, strict=True)
+        ]
+    state = stored.room
+    state.desks = {(desk.student.student_id, desk.student.app_name): desk for desk in stored.desks}
+    state.cards = {card.topic: card for card in stored.cards}
+    state.cards_closed_ms = dict(stored.cards_closed)
+    return state
+
+
+class _Stored(msgspec.Struct):
+    detectors: list[tuple[str, int]]
+    room: ClassroomState
+    desks: list[Desk]
+    cards: list[ClassCard]
+    cards_closed: list[tuple[Topic, int]]
+
+
+def _receipt_order(observation: Observation) -> tuple[int, int, str]:
+    return observation.received_ms, observation.at_ms, observation.id
+
+
+def _turn(observation: Observation) -> tuple[int, str]:
+    return observation.at_ms, observation.id
+
+
+def _is_waiting(pending: list[Observation], turn: tuple[int, str]) -> bool:
+    place = bisect_left(pending, turn, key=_turn)
+    return place < len(pending) and _turn(pending[place]) == turn
+
+
+class _Room:
+    """The working copy of one `step`. Desks are copied when first touched."""
+
+    def __init__(
+        self,
+        state: ClassroomState,
+        roster: frozenset[str],
+        profile: Profile,
+        app_profiles: Mapping[str, Profile],
+        controls: Controls,
+    ) -> None:
+        self.state = ClassroomState(
+            state.classroom_id,
+            state.clock_ms,
+            dict(state.desks),
+            state.budget or full(profile.budget),
+            dict(state.told),
+            dict(state.cards),
+            dict(state.cards_closed_ms),
+            state.late,
+        )
+        self.budget = state.budget or full(profile.budget)
+        self.roster = roster
+        self.profile = profile
+        self.app_profiles = app_profiles
+        self.controls = controls
+        self.decisions: list[Decision] = []
+        self.copied: set[Key] = set()
+        # (clock ms, key); an entry that is no longer a desk's next moment is skipped when it comes up.
+        self.agenda: list[tuple[int, Key]] = [(self._due(desk), key) for key, desk in self.state.desks.items()]
+        heapify(self.agenda)
+
+    def finished(self) -> ClassroomState:
+        self.state.budget = self.budget
+        return self.state
+
+    def pass_time(self, clock_ms: int) -> None:
+        """Do everything due up to `clock_ms`, in order."""
+        agenda = self.agenda
+        while agenda and agenda[0][0] <= clock_ms:
+            due, key = heappop(agenda)
+            desk = self.state.desks.get(key)
+            if desk is None or due != self._due(desk):
+                continue
+            self.state.clock_ms = max(self.state.clock_ms, due)
+            self._catch_up(key, due)
+        self.state.clock_ms = max(self.state.clock_ms, clock_ms)
+
+    def receive(self, observation: Observation) -> None:
+        """Put an observation in its place among those waiting."""
+        profile = self._profile(observation.app_name)
+        is_late = observation.late or observation.received_ms - observation.at_ms > profile.late_s * 1000
+        if is_late:
+            self.state.late += 1
+            return
+        key = (observation.student_id, observation.app_name)
+        desk = self._desk(key)
+        desk.seen_ms = max(desk.seen_ms, observation.received_ms)
+        if observation.metric_type in engine.plan(profile).at_once:
+            self._receive_at_once(desk, observation, profile)
+        turn = _turn(observation)
+        if turn <= (desk.student.watermark_ms, desk.student.watermark_id) or _is_waiting(desk.pending, turn):
+            self.state.late += 1
+        else:
+            insort(desk.pending, observation, key=_turn)
+            if len(desk.pending) > PENDING_LIMIT:
+                self._fold_next(key, desk, profile)
+        heappush(self.agenda, (self._due(desk), key))
+
+    def _receive_at_once(self, desk: Desk, observation: Observation, profile: Profile) -> None:
+        if observation.id in desk.at_once_ids:
+            return
+        desk.at_once_ids = (*desk.at_once_ids, observation.id)[-AT_ONCE_IDS:]
+        self._tell(desk, engine.fold_at_once(desk.student, observation, profile))
+
+    def _catch_up(self, key: Key, clock_ms: int) -> None:
+        """Bring one desk to the clock: fold what has its turn, run its timers, or clear it away."""
+        desk = self._desk(key)
+        profile = self._profile(key[1])
+        horizon_ms = clock_ms - REORDER_MS
+        while desk.pending and _settles_at(desk.pending[0]) <= clock_ms:
+            self._fold_next(key, desk, profile)
+        self._tell(desk, engine.run_timers(desk.student, horizon_ms, profile))
+        if _forget_at(desk) <= clock_ms:
+            del self.state.desks[key]
+            return
+        heappush(self.agenda, (self._due(desk), key))
+
+    def _fold_next(self, key: Key, desk: Desk, profile: Profile) -> None:
+        observation = desk.pending.pop(0)
+        happenings = engine.run_timers(desk.student, observation.at_ms, profile)
+        happenings += engine.fold(desk.student, observation, profile)
+        self._tell(desk, happenings)
+
+    def _desk(self, key: Key) -> Desk:
+        if key in self.copied:
+            return self.state.desks[key]
+        desk = self.state.desks.get(key)
+        desk = desk.copied() if desk else Desk(engine.new_student(*key))
+        self.state.desks[key] = desk
+        self.copied.add(key)
+        return desk
+
+    def _due(self, desk: Desk) -> int:
+        due = min(desk.student.due_ms + REORDER_MS, _forget_at(desk))
+        return min(due, _settles_at(desk.pending[0])) if desk.pending else due
+
+    def _profile(self, app_name: str) -> Profile:
+        return self.app_profiles.get(app_name, self.profile)
+
+    def _tell(self, desk: Desk, happenings: list[Happening]) -> None:
+        for happening in happenings:
+            if isinstance(happening, EpisodeChange):
+                self._tell_change(happening)
+            elif happening.family == SignalFamily.RECOVERY:
+                self._tell_recovery(desk.student, happening)
+            else:
+                self.decisions.append(AppHealth(desk.student.student_id, desk.student.app_name, happening))
+        if happenings and self.state.cards:
+            self._review_cards()
+
+    def _tell_recovery(self, student: StudentState, signal: Signal) -> None:
+        if student.last_episode_ms and signal.at_ms - student.last_episode_ms <= RECOVERY_MS:
+            self.decisions.append(
+                Recovered(student.student_id, student.app_name, signal.at_ms, signal.reason, signal.evidence)
+            )
+
+    def _tell_change(self, change: EpisodeChange) -> None:
+        episode = change.episode
+        if change.change == "closed":
+            self.state.told.pop(episode.id, None)
+            self.decisions.append(EpisodeClosed(episode))
+            return
+        if change.change == "opened":
+            self._open_card(episode)
+        alert = ALERT_SEVERITY[episode.severity]
+        verdict = self._verdict(episode, alert)
+        if verdict.interrupts:
+            self.state.told[episode.id] = alert
+        kind = _DECISIONS[change.change]
+        self.decisions.append(kind(episode, alert, verdict.interrupts, verdict.held_back))
+
+    def _verdict(self, episode: Episode, alert: AlertSeverity) -> Verdict:
+        told = self.state.told.get(episode.id)
+        if told is not None and ALERT_RANK[alert] <= ALERT_RANK[told]:
+            return Verdict(False, "already_told")
+        self.budget, verdict = decide(
+            self.budget,
+            now_ms=self.state.clock_ms,
+            severity=alert,
+            family=episode.family,
+            student_id=episode.student_id,
+            is_in_class_card=any(topic in self.state.cards for topic in _topics(episode)),
+            policy=self.profile.budget,
+            quiet_hours=self.profile.quiet_hours,
+            controls=self.controls,
+        )
+        return verdict
+
+    def _open_card(self, episode: Episode) -> None:
+        """Open a class card if, with this episode, enough pupils are stuck on the same thing."""
+        if episode.family not in STRUGGLE_FAMILIES or any(topic in self.state.cards for topic in _topics(episode)):
+            return
+        active = self._active_pupils()
+        for topic in _topics(episode):
+            students = self._stuck_on(topic)
+            closed_ms = self.state.cards_closed_ms.get(topic, 0)
+            is_cooling = closed_ms and self.state.clock_ms < closed_ms + self.profile.episodes.cooldown_s * 1000
+            if len(students) < class_stuck.needed(active, self.profile.class_stuck) or is_cooling:
+                continue
+            card = class_stuck.card(
+                self.state.classroom_id,
+                topic,
+                opened_ms=self.state.clock_ms,
+                students=students,
+                active_pupils=active,
+            )
+            self.state.cards[topic] = card
+            self._tell_card(card)
+            return
+
+    def _tell_card(self, card: ClassCard) -> None:
+        self.budget, verdict = decide(
+            self.budget,
+            now_ms=self.state.clock_ms,
+            severity=AlertSeverity.WARNING,
+            family=None,
+            student_id="",
+            is_in_class_card=False,
+            policy=self.profile.budget,
+            quiet_hours=self.profile.quiet_hours,
+            controls=self.controls,
+        )
+        self.decisions.append(ClassStuckOpened(card, verdict.interrupts, verdict.held_back))
+
+    def _review_cards(self) -> None:
+        """Close the cards too few are left for, and say where their pupils have changed."""
+        active = self._active_pupils()
+        for topic, card in list(self.state.cards.items()):
+            students = self._stuck_on(topic)
+            if 2 * len(students) < class_stuck.needed(active, self.profile.class_stuck):
+                del self.state.cards[topic]
+                self.state.cards_closed_ms[topic] = self.state.clock_ms
+                self.decisions.append(ClassStuckClosed(card, self.state.clock_ms))
+            elif students != card.students:
+                changed = class_stuck.with_students(card, students, active)
+                self.state.cards[topic] = changed
+                self.decisions.append(ClassStuckUpdated(changed))
+        self._forget_closed_cards()
+
+    def _forget_closed_cards(self) -> None:
+        oldest_ms = self.state.clock_ms - self.profile.episodes.cooldown_s * 1000
+        self.state.cards_closed_ms = {
+            topic: closed_ms for topic, closed_ms in self.state.cards_closed_ms.items() if closed_ms > oldest_ms
+        }
+
+    def _stuck_on(self, topic: Topic) -> tuple[str, ...]:
+        signals = (
+            (desk.student.student_id, signal)
+            for desk in self.state.desks.values()
+            for signal in engine.raised_signals(desk.student)
+            if signal.family in STRUGGLE_FAMILIES
+        )
+        return class_stuck.stuck_on(topic, signals, self.state.clock_ms - REORDER_MS, self.profile.class_stuck)
+
+    def _active_pupils(self) -> int:
+        from_ms = self.state.clock_ms - ACTIVE_MS
+        active = {
+            desk.student.student_id for desk in self.state.desks.values() if desk.student.last_activity_ms >= from_ms
+        }
+        return len(active & self.roster if self.roster else active)
+
+
+_DECISIONS: dict[str, type[EpisodeOpened] | type[EpisodeUpdated] | type[EpisodeEscalated]] = {
+    "opened": EpisodeOpened,
+    "updated": EpisodeUpdated,
+    "escalated": EpisodeEscalated,
+}
+
+
+def _settles_at(observation: Observation) -> int:
+    """The clock time from which an observation may be folded."""
+    return max(observation.at_ms + REORDER_MS, observation.received_ms + GATHER_MS)
+
+
+def _forget_at(desk: Desk) -> int:
+    """The clock time at which a silent pupil's state is dropped."""
+    return desk.seen_ms + engine.FORGET_MS
+
+
+def _topics(episode: Episode) -> tuple[Topic, ...]:
+    item = (Topic("item", episode.item),) if episode.item else ()
+    return (*item, Topic("skill", episode.skill)) if episode.skill else item
