@@ -93,7 +93,7 @@ def _walk(value: Any) -> None:
     pending: list[tuple[Any, tuple[str | int, ...]]] = [(value, ("body",))]
     while pending:
         part, loc = pending.pop()
-        if len(loc) > DEPTH_LIMIT + 1:
+        if len(loc) > DEPTH_LIMIT and isinstance(part, dict | list):
             raise invalid(("body",), f"Nested deeper than {DEPTH_LIMIT} levels.")
         if isinstance(part, str):
             if "\0" in part:

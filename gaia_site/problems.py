@@ -214,7 +214,7 @@ def from_exception(error: Exception) -> Problem:
             return Problem("internal-error", "The request failed on our side and was logged.")
 
 
-def drf_exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
     """DRF's `EXCEPTION_HANDLER`: every exception of a view becomes a problem."""
     request = context["request"]
     answer = response(from_exception(error), request.path)

@@ -192,13 +192,15 @@ TIME_ZONE = "UTC"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "gaia_site.keys.KeyAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        "gaia_site.keys.BrowserAuthentication",
     ],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["gaia_site.api.parsers.FastJSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["gaia_site.api.parsers.StrictJSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "gaia_site.api.parsers.JSONWhateverIsAccepted",
+    "DEFAULT_SCHEMA_CLASS": "gaia_site.schema.EndpointSchema",
     "EXCEPTION_HANDLER": "gaia_site.problems.exception_handler",
     "COERCE_DECIMAL_TO_STRING": False,
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "GAIA",
@@ -206,7 +208,13 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "gaia_site.schema.complete",
+    ],
 }
+CSRF_FAILURE_VIEW = "gaia_site.problems.csrf_failure"
 
 LOGGING = telemetry.logging_config(level=GAIA.log_level, log_format=GAIA.log_format)
 LOGGING_CONFIG = "logging.config.dictConfig"

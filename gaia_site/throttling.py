@@ -137,7 +137,7 @@ def _counter(rule: Policy, subject: str, now_s: float) -> str:
 
 
 def _has_redis() -> bool:
-    return bool(getattr(settings, "REDIS_URL", None)) and time.monotonic() >= _redis_rests_until_s
+    return settings.GAIA.redis_url is not None and time.monotonic() >= _redis_rests_until_s
 
 
 def _rest(error: Exception) -> None:
@@ -153,10 +153,10 @@ def _options() -> dict[str, Any]:
 
 @cache
 def _redis() -> redis.Redis:
-    return redis.Redis.from_url(settings.REDIS_URL, **_options())
+    return redis.Redis.from_url(settings.GAIA.redis_url, **_options())
 
 
 @cache
 def _redis_async() -> redis.asyncio.Redis:
     """One client for the process: daphne runs a single event loop."""
-    return redis.asyncio.Redis.from_url(settings.REDIS_URL, **_options())
+    return redis.asyncio.Redis.from_url(settings.GAIA.redis_url, **_options())

@@ -24,3 +24,9 @@ urlpatterns = [
     *_when_there("api/", "gaia_site.api.urls"),
     *_when_there("", "usability.portal.urls"),
 ]
+
+# Errors outside a view: problems under /api/, pages elsewhere.
+handler400 = "gaia_site.problems.bad_request"
+handler403 = "gaia_site.problems.permission_denied"
+handler404 = "gaia_site.problems.page_not_found"
+handler500 = "gaia_site.problems.server_error"
