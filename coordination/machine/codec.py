@@ -48,6 +48,14 @@ def decode_batch(payload: bytes) -> Batch:
 
 def decode_commands(payload: bytes) -> tuple[int, list[AnyCommand | Undecodable]]:
     """The stamp and the commands of a batch, each one that does not decode replaced by why."""
+    try:
+        batch = decode_batch(payload)
+    except Undecodable:
+        return _decode_one_by_one(payload)
+    return batch.stamp_ms, list(batch.commands)
+
+
+def _decode_one_by_one(payload: bytes) -> tuple[int, list[AnyCommand | Undecodable]]:
     raw = _strict(_raw_batch_decoder, payload, version=BATCH_VERSION)
     return raw.stamp_ms, [_command_or_reason(command) for command in raw.commands]
 

@@ -64,7 +64,8 @@ class TaskProgress(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class SessionRegister(Command, frozen=True, array_like=True, kw_only=True, tag=10):
     """Grant a lease on a name. `session_id` is used where the name is new to the machine: callers pass
     the id of the row of that name if there is one, else a new id. `lease_token` resumes a live lease.
-    `metadata` is JSON text, opaque here. `user` is the owning user's id as text."""
+    `metadata` is JSON text, opaque here. `user` is the owning user's id as text.
+    """
 
     session_id: str
     session_name: str
@@ -82,7 +83,8 @@ class SessionRegister(Command, frozen=True, array_like=True, kw_only=True, tag=1
 
 class SessionHeartbeat(Command, frozen=True, array_like=True, kw_only=True, tag=11):
     """Renew a lease. `status` lets a session pause or drain itself; other values change nothing.
-    `load_milli` is its own view of its load in thousandths, -1 if not told."""
+    `load_milli` is its own view of its load in thousandths, -1 if not told.
+    """
 
     session_name: str
     lease_token: int
@@ -136,8 +138,8 @@ class TaskEnqueue(Command, frozen=True, array_like=True, kw_only=True, tag=20):
     Every id of `depends_on` must be known to the machine, or be in `done_depends` (rows say completed)
     or `failed_depends` (rows say failed or cancelled); otherwise the command is rejected with
     `unknown-dependency` and the row waits. `seen_revision` is 0 for an id made just now; for a row that
-    may have been offered before (the feeder), the watermark at which it was read as pending: a row read
-    before the machine's memory of finished tasks begins is refused, so a finished task cannot run again.
+    may have been offered before (the feeder), the watermark (at least 1) at which it was read as pending: a row
+    read before the memory of finished tasks begins is refused, so a finished task cannot run again.
     """
 
     task_id: str
@@ -198,11 +200,14 @@ class TaskCancel(Command, frozen=True, array_like=True, kw_only=True, tag=27):
 
 class TaskRetry(Command, frozen=True, array_like=True, kw_only=True, tag=28):
     """Queue a failed or cancelled task again, its retries counted anew. `row_status` is what the row
-    says, used (with `seen_revision`, as in `TaskEnqueue`) where the machine has forgotten the task."""
+    says and `attempts` how many it has seen, used (with `seen_revision`, as in `TaskEnqueue`) where the
+    machine has forgotten the task. Its dependencies are not asked again.
+    """
 
     task_id: str
     spec: TaskSpec
     row_status: TaskStatus = TaskStatus.FAILED
+    attempts: int = 0
     seen_revision: int = 0
 
 
@@ -218,7 +223,8 @@ class TaskUpdate(Command, frozen=True, array_like=True, kw_only=True, tag=29):
 
 class TaskDelete(Command, frozen=True, array_like=True, kw_only=True, tag=30):
     """Forget a pending or final task. `row_status` and `lesson_id` are what the row says, used where the
-    machine has forgotten the task."""
+    machine has forgotten the task.
+    """
 
     task_id: str
     row_status: TaskStatus | None = None
@@ -302,7 +308,8 @@ class AffinityDelete(Command, frozen=True, array_like=True, kw_only=True, tag=61
 
 class Tick(Command, frozen=True, array_like=True, kw_only=True, tag=70):
     """Move the logical clock by what the leader of `term` measured on its monotonic clock since its
-    last tick (0 at its first, and after a pause in which nothing was outstanding)."""
+    last tick (0 at its first, and after a pause in which nothing was outstanding).
+    """
 
     elapsed_ms: int
     term: int
@@ -314,7 +321,8 @@ class PolicySet(Command, frozen=True, array_like=True, kw_only=True, tag=71):
 
 class RevisionRaise(Command, frozen=True, array_like=True, kw_only=True, tag=72):
     """Lift the revision to at least this one: a cluster that lost all its data starts above the
-    watermark in PostgreSQL, so tokens never go back."""
+    watermark in PostgreSQL, so tokens never go back.
+    """
 
     revision: int
 
@@ -353,7 +361,8 @@ AnyCommand = (
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One entry of the log: what was proposed together. `stamp_ms` is the proposer's wall clock in unix
-    milliseconds, for display and time windows only."""
+    milliseconds, for display and time windows only.
+    """
 
     version: int = 1
     stamp_ms: int

@@ -70,7 +70,8 @@ class LockEvent(Event, frozen=True, array_like=True, kw_only=True):
 
 class SessionRegistered(SessionEvent, frozen=True, array_like=True, kw_only=True, tag=10):
     """A lease was granted or resumed: `how` is new, resumed or takeover. Status, health and failure
-    count are as after a fresh start unless it was resumed."""
+    count are as after a fresh start unless it was resumed.
+    """
 
     how: str
     tier: Tier
@@ -111,7 +112,8 @@ class SessionUpdated(SessionEvent, frozen=True, array_like=True, kw_only=True, t
 
 class SessionStatusChanged(SessionEvent, frozen=True, array_like=True, kw_only=True, tag=13):
     """Paused, draining, resumed (idle or busy) on request. Idle and busy otherwise follow the claims and
-    are told by `SessionCounted`."""
+    are told by `SessionCounted`.
+    """
 
     status: SessionStatus
     consecutive_failures: int
@@ -214,7 +216,8 @@ class DependencyMet(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=3
 
 class TaskClaimed(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=34):
     """The status is assigned. `pushed`: the coordinator chose; the session has yet to learn of it.
-    `deadline_ms`: renewing ends there, 0 if it never does. `score` is what the choice was made by."""
+    `deadline_ms`: renewing ends there, 0 if it never does. `score` is what the choice was made by.
+    """
 
     session_id: str
     session_name: str
@@ -272,7 +275,8 @@ class TaskRequeued(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=38
 
 class TaskFailed(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=39):
     """The task is final: its retries are used up, it was not retryable, or a dependency failed (then no
-    session, token and attempt)."""
+    session, token and attempt).
+    """
 
     session_id: str
     session_name: str
@@ -336,7 +340,8 @@ class LessonDeleted(LessonEvent, frozen=True, array_like=True, kw_only=True, tag
 
 class LockAcquired(LockEvent, frozen=True, array_like=True, kw_only=True, tag=60):
     """A lock has a new holder. `waited`: it came from the queue, and `request_id` is that of the command
-    that queued it, whose caller is waiting for this event."""
+    that queued it, whose caller is waiting for this event.
+    """
 
     fencing_token: int
     expires_ms: int
@@ -414,7 +419,8 @@ class AffinityDeleted(LessonEvent, frozen=True, array_like=True, kw_only=True, t
 
 class TermStarted(Event, frozen=True, array_like=True, kw_only=True, tag=80):
     """A new leader's first tick: every deadline of a session, claim, lock and waiter moved by
-    `extended_ms`."""
+    `extended_ms`.
+    """
 
     term: int
     extended_ms: int
@@ -428,6 +434,14 @@ class RevisionRaised(Event, frozen=True, array_like=True, kw_only=True, tag=82):
     """This event's revision does not follow the one before."""
 
     revision: int
+
+
+class ClockMoved(Event, frozen=True, array_like=True, kw_only=True, tag=90):
+    """The logical clock shows this. It changes no row: it is evolved, but neither recorded nor a change
+    that makes a revision.
+    """
+
+    clock_ms: int
 
 
 AnyEvent = (
@@ -474,7 +488,8 @@ AnyEvent = (
 
 class Recorded(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """An event in its place: `sequence` counts from 0 within the revision, which has at least one event.
-    `stamp_ms` is display time (unix), `clock_ms` the logical clock, `actor` who wished it."""
+    `stamp_ms` is display time (unix), `clock_ms` the logical clock, `actor` who wished it.
+    """
 
     revision: int
     sequence: int

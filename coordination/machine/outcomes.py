@@ -57,7 +57,8 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True
 
 class ClaimAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=3):
     """`reason` says why there are no grants: nothing_pending, no_room, paused, draining, failed,
-    unhealthy, outside_window."""
+    unhealthy, outside_window.
+    """
 
     session_id: str
     grants: tuple[Grant, ...] = ()
@@ -66,7 +67,8 @@ class ClaimAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
 
 class TaskAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=4):
     """The state of one task. `known` is True where the command changed nothing because it had been
-    done before. `run_after_ms` is how long from now a pending task is held back."""
+    done before. `run_after_ms` is how long from now a pending task is held back.
+    """
 
     task_id: str
     status: TaskStatus
@@ -80,7 +82,8 @@ class TaskAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag
 
 class LockAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=5):
     """`state` is held, queued, released or expired (the wait was over); `position` counts the waiters
-    in front of a queued one."""
+    in front of a queued one.
+    """
 
     state: str
     lock_key: str

@@ -2,6 +2,19 @@
 
 import msgspec
 
+MOST = 10**12  # of any of these numbers
+ZERO_ALLOWED = frozenset(
+    {
+        "affinity_bonus_ms",
+        "event_ring",
+        "free_handbacks",
+        "lesson_bonus_ms",
+        "remembered_finals",
+        "remembered_outcomes",
+        "tick_slack_ms",
+    }
+)
+
 
 class Policy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Durations in milliseconds of the logical clock. New fields go to the end, with a default."""
@@ -21,6 +34,12 @@ class Policy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     # so a task that makes its workers leave ends as well.
     free_handbacks: int = 3
     affinity_half_life_ms: int = 3_600_000
+    # What a lesson's full affinity, and being in the lesson already, are worth against waiting time.
+    affinity_bonus_ms: int = 120_000
+    lesson_bonus_ms: int = 60_000
+    # The most a tick may move the clock: while the leader stood still it could take no heartbeat
+    # either, so that time counts against nobody.
+    max_elapsed_ms: int = 2_000
 
     # Bounds.
     max_sessions: int = 20_000
@@ -54,12 +73,14 @@ class Policy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     def problems(self) -> list[str]:
         """What makes this policy unusable, in words; empty if nothing."""
         values = {name: getattr(self, name) for name in self.__struct_fields__}
-        zero_allowed = {"tick_slack_ms", "free_handbacks", "remembered_outcomes", "remembered_finals", "event_ring"}
         found = [
-            f"{name} must be {'at least 0' if name in zero_allowed else 'positive'}, not {value}"
+            f"{name} must be {'at least 0' if name in ZERO_ALLOWED else 'positive'}, not {value}"
             for name, value in values.items()
-            if value < (0 if name in zero_allowed else 1)
+            if value < (0 if name in ZERO_ALLOWED else 1)
         ]
+        found.extend(
+            f"{name} must be at most {MOST}, not {value}" for name, value in values.items() if value > MOST
+        )
         if self.lease_ms <= self.heartbeat_interval_ms:
             found.append("lease_ms must be longer than heartbeat_interval_ms")
         return found

@@ -86,7 +86,8 @@ class Queue:
 
     def heads(self, key_fits: "LaneFilter", lessons: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
         """The first task of each lane that fits, and the first one of each of these lessons in it, each
-        with its lesson."""
+        with its lesson.
+        """
         for target in ("", key_fits.session_name):
             for key, lane in self._lanes.get(target, {}).items():
                 if not key_fits(key):
@@ -98,12 +99,6 @@ class Queue:
                     first = self._head(lane.lessons[lesson_id]) if lesson_id in lane.lessons else None
                     if first is not None and first is not head:
                         yield first, lesson_id
-
-    def first(self, limit: int) -> list[str]:
-        """The ids of the tasks in front, at most `limit`, in order. O(n): for planning and for people."""
-        from heapq import nsmallest
-
-        return [place.task_id for place in nsmallest(limit, self._places.values())]
 
     def _head(self, heap: list[Place]) -> Place | None:
         while heap:
@@ -122,7 +117,9 @@ class LaneFilter:
 
     __slots__ = ("capabilities", "session_name", "task_types", "tier")
 
-    def __init__(self, session_name: str, tier: str, capabilities: tuple[str, ...], task_types: tuple[str, ...]) -> None:
+    def __init__(
+        self, session_name: str, tier: str, capabilities: tuple[str, ...], task_types: tuple[str, ...]
+    ) -> None:
         self.session_name = session_name
         self.tier = tier
         self.capabilities = frozenset(capabilities)

@@ -57,9 +57,15 @@ class Session(msgspec.Struct, array_like=True, kw_only=True):
         if not self.is_online:
             return None
         if self.health is Health.HEALTHY:
-            return min(self.lease_expires_ms, self.last_heartbeat_ms + policy.degraded_after_ms + policy.tick_slack_ms)
+            return min(
+                self.lease_expires_ms,
+                self.last_heartbeat_ms + policy.degraded_after_ms + policy.tick_slack_ms,
+            )
         if self.health is Health.DEGRADED:
-            return min(self.lease_expires_ms, self.last_heartbeat_ms + policy.unhealthy_after_ms + policy.tick_slack_ms)
+            return min(
+                self.lease_expires_ms,
+                self.last_heartbeat_ms + policy.unhealthy_after_ms + policy.tick_slack_ms,
+            )
         return self.lease_expires_ms
 
 
@@ -240,6 +246,11 @@ class State:
 
     # Questions
 
+    @property
+    def at(self) -> int:
+        """The revision of the command being decided, if it comes to anything; the token of its grants."""
+        return self.revision + 1
+
     def session_named(self, session_name: str) -> Session | None:
         session_id = self.names_index.get(session_name)
         return None if session_id is None else self.sessions[session_id]
@@ -325,7 +336,9 @@ class State:
     def reindex(self) -> None:
         """Build every index anew from the records."""
         self._reset_indices()
-        online_first = sorted(self.sessions.values(), key=lambda session: (session.offline_since, session.session_id))
+        online_first = sorted(
+            self.sessions.values(), key=lambda session: (session.offline_since, session.session_id)
+        )
         for session in online_first:
             self.index_session(session)
         for task in self.tasks.values():

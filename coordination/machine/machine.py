@@ -1,0 +1,195 @@
+"""The machine: bytes of the log in, outcomes and recorded events out, state within.
+
+Its contract with the log, as in hashicorp/raft's FSM:
+
+1. `apply` is called with each committed payload, once, in log order, from one thread. It never raises
+   because of what a payload holds: a refusal is a value. A failed assertion means this code is wrong.
+2. The same payloads give the same state, outcomes and events on every member.
+3. `snapshot` is taken between two applies; its bytes depend on nothing but the state.
+4. `restore` replaces the state by a snapshot's, and raises `codec.Undecodable` before it changes anything.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from . import codec
+from . import commands as c
+from .commands import AnyCommand
+from .events import AnyEvent, ClockMoved, LockAcquired, LockWaitExpired, Recorded
+from .evolve import evolve
+from .kinds import RejectionCode
+from .outcomes import Accepted, LockAnswer, Outcome, Rejected, Value
+from .policy import Policy
+from .rules import lessons, locks, sessions, tasks, time
+from .rules.decision import Decision, Refusal
+from .state import State, snapshot_of, state_of
+
+_RULES: dict[type, Callable[[State, Any], Decision]] = {
+    c.SessionRegister: sessions.register,
+    c.SessionHeartbeat: sessions.heartbeat,
+    c.SessionUpdate: sessions.update,
+    c.SessionTransition: sessions.transition,
+    c.SessionFailure: sessions.fail,
+    c.SessionDeregister: sessions.deregister,
+    c.TaskEnqueue: tasks.enqueue,
+    c.TaskAssign: tasks.assign,
+    c.TaskClaim: tasks.claim,
+    c.TaskStart: tasks.start,
+    c.TaskRenew: tasks.renew,
+    c.TaskComplete: tasks.complete,
+    c.TaskFail: tasks.fail,
+    c.TaskCancel: tasks.cancel,
+    c.TaskRetry: tasks.retry,
+    c.TaskUpdate: tasks.update,
+    c.TaskDelete: tasks.delete,
+    c.LessonArchive: lessons.archive,
+    c.LessonDelete: lessons.delete,
+    c.LockAcquire: locks.acquire,
+    c.LockRenew: locks.renew,
+    c.LockRelease: locks.release,
+    c.LockWaitCancel: locks.cancel_wait,
+    c.AffinitySet: lessons.set_affinity,
+    c.AffinityDelete: lessons.delete_affinity,
+    c.Tick: time.tick,
+    c.PolicySet: time.set_policy,
+    c.RevisionRaise: time.raise_revision,
+}
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What a payload came to: one outcome for each command, in order, and the events of those that
+    changed something. No revision was made where `last_revision < first_revision`.
+    """
+
+    first_revision: int
+    last_revision: int
+    outcomes: list[Outcome]
+    events: list[Recorded]
+
+
+class Machine:
+    def __init__(self, policy: Policy | None = None) -> None:
+        self._state = State(policy or Policy())
+
+    @property
+    def state(self) -> State:
+        """Read it from the thread that applies; never change it."""
+        return self._state
+
+    def apply(self, payload: bytes) -> Applied:
+        state = self._state
+        before = state.revision
+        outcomes: list[Outcome] = []
+        events: list[Recorded] = []
+        try:
+            stamp_ms, commands = codec.decode_commands(payload)
+        except codec.Undecodable as error:
+            return Applied(
+                first_revision=before + 1,
+                last_revision=before,
+                outcomes=[_undecodable(state, error)],
+                events=[],
+            )
+        state.stamp_ms = max(state.stamp_ms, stamp_ms)
+        for command in commands:
+            if isinstance(command, codec.Undecodable):
+                outcomes.append(_undecodable(state, command))
+            else:
+                outcomes.append(self._answer(command, events))
+        return Applied(
+            first_revision=before + 1, last_revision=state.revision, outcomes=outcomes, events=events
+        )
+
+    def snapshot(self) -> bytes:
+        return codec.encode_snapshot(snapshot_of(self._state))
+
+    def restore(self, snapshot: bytes) -> None:
+        self._state = state_of(codec.decode_snapshot(snapshot))
+
+    def events_after(self, revision: int) -> list[Recorded] | None:
+        """The recorded events after this revision; None where the ring no longer reaches back to it."""
+        ring = self._state.ring
+        if revision >= self._state.revision:
+            return []
+        if not ring or ring[0].revision > revision + 1:
+            return None
+        return [recorded for recorded in ring if recorded.revision > revision]
+
+    def _answer(self, command: AnyCommand, events: list[Recorded]) -> Outcome:
+        """The remembered outcome of a request that was decided before, else a decision."""
+        remembered = self._state.remembered
+        if command.request_id and command.request_id in remembered:
+            return remembered[command.request_id]
+        outcome = self._decide(command, events)
+        if command.request_id:
+            self._remember(command.request_id, outcome)
+        return outcome
+
+    def _decide(self, command: AnyCommand, events: list[Recorded]) -> Outcome:
+        """Run the rule to its end; each event is evolved before the rule goes on."""
+        state = self._state
+        decision = _RULES[type(command)](state, command)
+        made: list[AnyEvent] = []
+        while True:
+            try:
+                event = next(decision)
+            except StopIteration as end:
+                result: Value | Refusal = end.value
+                break
+            evolve(state, event)
+            if not isinstance(event, ClockMoved):
+                made.append(event)
+        if isinstance(result, Refusal):
+            assert not made, f"{type(command).__name__} was refused after {made}"
+            return Rejected(revision=state.revision, code=result.code, detail=result.detail, data=result.data)
+        if made:
+            self._record(made, command.actor, events)
+        return Accepted(revision=state.revision, value=result)
+
+    def _record(self, made: list[AnyEvent], actor: str, events: list[Recorded]) -> None:
+        state = self._state
+        state.revision += 1
+        for sequence, event in enumerate(made):
+            recorded = Recorded(
+                revision=state.revision,
+                sequence=sequence,
+                stamp_ms=state.stamp_ms,
+                clock_ms=state.clock_ms,
+                event=event,
+                actor=actor,
+            )
+            events.append(recorded)
+            state.ring.append(recorded)
+            if isinstance(event, LockAcquired | LockWaitExpired):
+                self._answer_waiter(event)
+        while len(state.ring) > state.policy.event_ring:
+            state.ring.popleft()
+
+    def _answer_waiter(self, event: LockAcquired | LockWaitExpired) -> None:
+        """A request that was queued is over: from now on it is answered with how it ended."""
+        if event.request_id not in self._state.remembered:
+            return
+        if isinstance(event, LockAcquired):
+            answer = LockAnswer(
+                state="held",
+                lock_key=event.lock_key,
+                owner_id=event.owner_id,
+                fencing_token=event.fencing_token,
+                expires_ms=event.expires_ms,
+                ttl_ms=event.ttl_ms,
+            )
+        else:
+            answer = LockAnswer(state="expired", lock_key=event.lock_key, owner_id=event.owner_id)
+        self._state.remembered[event.request_id] = Accepted(revision=self._state.revision, value=answer)
+
+    def _remember(self, request_id: bytes, outcome: Outcome) -> None:
+        remembered = self._state.remembered
+        remembered[request_id] = outcome
+        while len(remembered) > self._state.policy.remembered_outcomes:
+            del remembered[next(iter(remembered))]
+
+
+def _undecodable(state: State, error: codec.Undecodable) -> Rejected:
+    return Rejected(revision=state.revision, code=RejectionCode.UNDECODABLE, detail=str(error))

@@ -1,0 +1,51 @@
+"""What a rule is: a generator that yields events and returns what the command comes to.
+
+Each event has been evolved when the rule goes on, so a rule always reads the state its own events made.
+A rule that refuses returns `Refusal` before its first event; the machine asserts it.
+"""
+
+import re
+from collections.abc import Generator
+
+import msgspec
+
+from coordination.machine.events import AnyEvent, ClockMoved
+from coordination.machine.kinds import RejectionCode
+from coordination.machine.outcomes import Value
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    code: RejectionCode
+    detail: str
+    data: dict[str, str | int] = {}
+
+
+Decision = Generator[AnyEvent | ClockMoved, None, Value | Refusal]
+Consequences = Generator[AnyEvent, None, None]
+
+NAME = re.compile(r"[A-Za-z0-9._:/-]{1,255}")
+MAX_ID = 255
+MAX_TEXT = 4_096
+MAX_METADATA = 16_384
+MAX_LIST = 100
+MAX_PRIORITY = 1_000
+MAX_RETRIES = 100
+MAX_ATTEMPTS = 1_000_000
+MAX_MS = 10 * 366 * 86_400_000  # ten years
+
+
+def invalid(detail: str) -> Refusal:
+    return Refusal(RejectionCode.VALIDATION, detail)
+
+
+def is_id(text: str) -> bool:
+    return 0 < len(text) <= MAX_ID
+
+
+def are_ids(texts: tuple[str, ...], limit: int = MAX_LIST) -> bool:
+    return len(texts) <= limit and all(is_id(text) for text in texts)
+
+
+def is_duration(value: int) -> bool:
+    """Whether this is a possible duration in milliseconds, 0 included."""
+    return 0 <= value <= MAX_MS
