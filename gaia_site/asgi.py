@@ -15,12 +15,17 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from django.conf import settings
 
+from gaia_site.drain import Drain
+
 settings.GAIA.require("SECRET_KEY", "DATABASE_URL", "CLUSTER_SECRET")
 
 
 def _when_there(module, name, default):
     """A part that is still being built; every part is there before this function goes."""
-    return getattr(import_module(module), name) if find_spec(module) else default
+    try:
+        return getattr(import_module(module), name) if find_spec(module) else default
+    except ModuleNotFoundError:
+        return default
 
 
 def _checked_origin(application):
@@ -38,14 +43,24 @@ def _checked_origin(application):
     return route
 
 
+def _http():
+    try:
+        return _when_there("gaia_site.hot", "application", lambda application: application)(django_application)
+    except ModuleNotFoundError:
+        return django_application
+
+
 websocket_urlpatterns = [
     *_when_there("coordination.consumers", "websocket_urlpatterns", []),
     *_when_there("usability.consumers", "websocket_urlpatterns", []),
 ]
 
-application = ProtocolTypeRouter(
-    {
-        "http": _when_there("gaia_site.hot", "application", lambda application: application)(django_application),
-        "websocket": _checked_origin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-    }
+application = Drain(
+    ProtocolTypeRouter(
+        {
+            "http": _http(),
+            "websocket": _checked_origin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        }
+    )
 )
+application.end_on_signals()

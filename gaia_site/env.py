@@ -338,15 +338,16 @@ def variables() -> tuple[Variable, ...]:
     return tuple(declared.metadata["variable"] for declared in fields(Environment))
 
 
-def load(folder: Path) -> Environment:
+def load(folder: Path, *, after_up: bool = True) -> Environment:
     """The settings of this process; `folder` is where manage.py lies and relative paths begin.
 
-    Raises WrongSetting.
+    `after_up=False` leaves out what an `up` wrote down: for `up` itself, which an earlier one's addresses would
+    mislead. Raises WrongSetting.
     """
     reader = Env()
     reader.read_env(folder / ".env", recurse=False)
     data_dir = folder / (reader.str("GAIA_DATA_DIR", "") or ".gaia")
-    left_by_up = _left_by_up(data_dir)
+    left_by_up = _left_by_up(data_dir) if after_up else {}
     values = {}
     for declared in fields(Environment):
         variable = declared.metadata["variable"]

@@ -41,6 +41,7 @@ def spawn(
     cwd: Path | str = "/",
     environment: Mapping[str, str] | None = None,
     output: int | IO[bytes] | None = None,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """A child in a session of its own that gets `death_signal` when this process ends, however it ends.
 
@@ -62,6 +63,7 @@ def spawn(
         cwd=cwd,
         env=environment,
         start_new_session=True,
+        pass_fds=tuple(descriptors),
         preexec_fn=end_with_parent,
         **identity.popen_arguments(),
     )
