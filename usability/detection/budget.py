@@ -16,7 +16,9 @@ DAY_MINUTES = 1440
 # 1 January 1970 was a Thursday.
 EPOCH_WEEKDAY = 3
 
-HeldBack = Literal["", "info", "budget", "quiet_hours", "snoozed", "paused", "class_card", "already_told", "comparison"]
+HeldBack = Literal[
+    "", "info", "budget", "quiet_hours", "snoozed", "paused", "class_card", "already_told", "comparison"
+]
 
 
 class Controls(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ passes the receipt stamp of the last entry it has read as `now_ms`.
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
+
 import msgspec
 
 from usability.detection import class_stuck, engine
@@ -138,6 +139,7 @@ class Desk(msgspec.Struct):
     seen_ms: int = 0  # last receipt
 
     def copied(self) -> "Desk":
+        """A copy whose lists may be changed."""
         return Desk(self.student.copied(), list(self.pending), self.at_once_ids, self.seen_ms)
 
 
@@ -295,7 +297,9 @@ class _Room:
         self.decisions: list[Decision] = []
         self.copied: set[Key] = set()
         # (clock ms, key); an entry that is no longer a desk's next moment is skipped when it comes up.
-        self.agenda: list[tuple[int, Key]] = [(self._due(desk), key) for key, desk in self.state.desks.items()]
+        self.agenda: list[tuple[int, Key]] = [
+            (self._due(desk), key) for key, desk in self.state.desks.items()
+        ]
         heapify(self.agenda)
 
     def finished(self) -> ClassroomState:
@@ -332,7 +336,7 @@ class _Room:
         else:
             insort(desk.pending, observation, key=_turn)
             if len(desk.pending) > PENDING_LIMIT:
-                self._fold_next(key, desk, profile)
+                self._fold_next(desk, profile)
         heappush(self.agenda, (self._due(desk), key))
 
     def _receive_at_once(self, desk: Desk, observation: Observation, profile: Profile) -> None:
@@ -347,14 +351,14 @@ class _Room:
         profile = self._profile(key[1])
         horizon_ms = clock_ms - REORDER_MS
         while desk.pending and _settles_at(desk.pending[0]) <= clock_ms:
-            self._fold_next(key, desk, profile)
+            self._fold_next(desk, profile)
         self._tell(desk, engine.run_timers(desk.student, horizon_ms, profile))
         if _forget_at(desk) <= clock_ms:
             del self.state.desks[key]
             return
         heappush(self.agenda, (self._due(desk), key))
 
-    def _fold_next(self, key: Key, desk: Desk, profile: Profile) -> None:
+    def _fold_next(self, desk: Desk, profile: Profile) -> None:
         observation = desk.pending.pop(0)
         happenings = engine.run_timers(desk.student, observation.at_ms, profile)
         happenings += engine.fold(desk.student, observation, profile)
@@ -427,13 +431,17 @@ class _Room:
 
     def _open_card(self, episode: Episode) -> None:
         """Open a class card if, with this episode, enough pupils are stuck on the same thing."""
-        if episode.family not in STRUGGLE_FAMILIES or any(topic in self.state.cards for topic in _topics(episode)):
+        if episode.family not in STRUGGLE_FAMILIES or any(
+            topic in self.state.cards for topic in _topics(episode)
+        ):
             return
         active = self._active_pupils()
         for topic in _topics(episode):
             students = self._stuck_on(topic)
             closed_ms = self.state.cards_closed_ms.get(topic, 0)
-            is_cooling = closed_ms and self.state.clock_ms < closed_ms + self.profile.episodes.cooldown_s * 1000
+            is_cooling = (
+                closed_ms and self.state.clock_ms < closed_ms + self.profile.episodes.cooldown_s * 1000
+            )
             if len(students) < class_stuck.needed(active, self.profile.class_stuck) or is_cooling:
                 continue
             card = class_stuck.card(
@@ -479,7 +487,9 @@ class _Room:
     def _forget_closed_cards(self) -> None:
         oldest_ms = self.state.clock_ms - self.profile.episodes.cooldown_s * 1000
         self.state.cards_closed_ms = {
-            topic: closed_ms for topic, closed_ms in self.state.cards_closed_ms.items() if closed_ms > oldest_ms
+            topic: closed_ms
+            for topic, closed_ms in self.state.cards_closed_ms.items()
+            if closed_ms > oldest_ms
         }
 
     def _stuck_on(self, topic: Topic) -> tuple[str, ...]:
@@ -489,12 +499,16 @@ class _Room:
             for signal in engine.raised_signals(desk.student)
             if signal.family in STRUGGLE_FAMILIES
         )
-        return class_stuck.stuck_on(topic, signals, self.state.clock_ms - REORDER_MS, self.profile.class_stuck)
+        return class_stuck.stuck_on(
+            topic, signals, self.state.clock_ms - REORDER_MS, self.profile.class_stuck
+        )
 
     def _active_pupils(self) -> int:
         from_ms = self.state.clock_ms - ACTIVE_MS
         active = {
-            desk.student.student_id for desk in self.state.desks.values() if desk.student.last_activity_ms >= from_ms
+            desk.student.student_id
+            for desk in self.state.desks.values()
+            if desk.student.last_activity_ms >= from_ms
         }
         return len(active & self.roster if self.roster else active)
 

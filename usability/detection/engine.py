@@ -57,6 +57,8 @@ class StudentState(msgspec.Struct):
 
 
 class Listener(NamedTuple):
+    """An enabled detector with its parameters; `slot` is the place of its state."""
+
     slot: int
     detector: AnyDetector
     params: Params
@@ -102,14 +104,18 @@ def new_student(student_id: str, app_name: str) -> StudentState:
     return StudentState(student_id, app_name, [detector.start() for detector in DETECTORS], {})
 
 
-def advance(student: StudentState, observation: Observation, profile: Profile) -> tuple[StudentState, list[Happening]]:
+def advance(
+    student: StudentState, observation: Observation, profile: Profile
+) -> tuple[StudentState, list[Happening]]:
     """The pupil after one observation, with what happened up to it and by it; the given state stays as it is."""
     after = student.copied()
     happenings = run_timers(after, observation.at_ms, profile)
     return after, happenings + fold(after, observation, profile)
 
 
-def advance_time(student: StudentState, now_ms: int, profile: Profile) -> tuple[StudentState, list[Happening]]:
+def advance_time(
+    student: StudentState, now_ms: int, profile: Profile
+) -> tuple[StudentState, list[Happening]]:
     """The pupil at event time `now_ms`, with what time alone brought about."""
     after = student.copied()
     return after, run_timers(after, now_ms, profile)
@@ -177,7 +183,9 @@ def _run_due(student: StudentState, now_ms: int, profile: Profile) -> list[Happe
     for family, state in list(student.families.items()):
         due = episodes.due_ms(state, profile.episodes, family)
         if due is not None and due <= now_ms:
-            after, changes = episodes.on_time(state, now_ms, profile.episodes, _subject(student, family, profile))
+            after, changes = episodes.on_time(
+                state, now_ms, profile.episodes, _subject(student, family, profile)
+            )
             happenings += _changed(student, family, after, changes)
     if _left_at(student, profile) <= now_ms:
         happenings += _leave(student, now_ms, profile)
@@ -211,7 +219,9 @@ def _listened(
 def _heard(student: StudentState, signals: list[Signal], profile: Profile) -> list[Happening]:
     """Hand the signals of one moment to their families, each family's together."""
     happenings: list[Happening] = [
-        signal for signal in signals if signal.family in WITHOUT_EPISODES - {SignalFamily.RATING} and signal.raised
+        signal
+        for signal in signals
+        if signal.family in WITHOUT_EPISODES - {SignalFamily.RATING} and signal.raised
     ]
     for family, heard in _by_family(student, signals).items():
         state = student.families.get(family, FamilyState())

@@ -139,7 +139,9 @@ def due_ms(state: FamilyState, policy: EpisodePolicy, family: SignalFamily) -> i
     return _escalates_at(state, policy, family)
 
 
-def on_time(state: FamilyState, now_ms: int, policy: EpisodePolicy, subject: Subject) -> tuple[FamilyState, Changes]:
+def on_time(
+    state: FamilyState, now_ms: int, policy: EpisodePolicy, subject: Subject
+) -> tuple[FamilyState, Changes]:
     """The family at `now_ms`, with one change at most: call again while `due_ms` is not after `now_ms`."""
     due = due_ms(state, policy, subject.family)
     if due is None or due > now_ms:
@@ -151,7 +153,9 @@ def on_time(state: FamilyState, now_ms: int, policy: EpisodePolicy, subject: Sub
     return close(state, due, "evidence", subject)
 
 
-def close(state: FamilyState, at_ms: int, closed_by: ClosedBy, subject: Subject) -> tuple[FamilyState, Changes]:
+def close(
+    state: FamilyState, at_ms: int, closed_by: ClosedBy, subject: Subject
+) -> tuple[FamilyState, Changes]:
     """The family with nothing raised and no open episode."""
     if state.episode is None:
         return FamilyState(closed_ms=state.closed_ms), NO_CHANGES
@@ -162,7 +166,9 @@ def close(state: FamilyState, at_ms: int, closed_by: ClosedBy, subject: Subject)
         changed_ms=at_ms,
         closed_ms=ended_ms,
         closed_by=closed_by,
-        findings=tuple(msgspec.structs.replace(finding, is_raised=False) for finding in state.episode.findings),
+        findings=tuple(
+            msgspec.structs.replace(finding, is_raised=False) for finding in state.episode.findings
+        ),
         strip=shown(subject.strip, at_ms),
     )
     return FamilyState(closed_ms=at_ms), (EpisodeChange("closed", closed),)
@@ -183,7 +189,9 @@ def _raised(
     return state, NO_CHANGES
 
 
-def _opened(state: FamilyState, at_ms: int, policy: EpisodePolicy, subject: Subject) -> tuple[FamilyState, Changes]:
+def _opened(
+    state: FamilyState, at_ms: int, policy: EpisodePolicy, subject: Subject
+) -> tuple[FamilyState, Changes]:
     severity = severity_of(state.active, at_ms - state.onset_ms, policy.weights.of(subject.family))
     headline = _headline(state.active)
     episode = Episode(
@@ -206,7 +214,9 @@ def _opened(state: FamilyState, at_ms: int, policy: EpisodePolicy, subject: Subj
     return msgspec.structs.replace(state, episode=episode), (EpisodeChange("opened", episode),)
 
 
-def _judged(state: FamilyState, at_ms: int, policy: EpisodePolicy, subject: Subject) -> tuple[FamilyState, Changes]:
+def _judged(
+    state: FamilyState, at_ms: int, policy: EpisodePolicy, subject: Subject
+) -> tuple[FamilyState, Changes]:
     """The family with its open episode brought up to date with what is raised."""
     episode = state.episode
     if episode is None:

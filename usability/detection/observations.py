@@ -38,7 +38,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 def from_metric(
     *,
-    id: str,
+    id: str,  # noqa: A002  the field's name in the API
     student_id: str,
     app_name: str,
     metric_type: str,

@@ -14,7 +14,7 @@ Weight = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
-class InvalidProfile(ValueError):
+class InvalidProfile(ValueError):  # noqa: N818  a refusal, named for what it refuses
     """A profile that is not acceptable. `errors` names each place (`loc`) and what is wrong there (`msg`)."""
 
     def __init__(self, errors: list[tuple[tuple[str, ...], str]]) -> None:
@@ -156,12 +156,18 @@ def _detectors(value: object, errors: list[tuple[tuple[str, ...], str]]) -> tupl
     )
 
 
-def _converted(value: object, kind: Any, loc: tuple[str, ...], errors: list[tuple[tuple[str, ...], str]]) -> Any:
+def _converted(
+    value: object, kind: Any, loc: tuple[str, ...], errors: list[tuple[tuple[str, ...], str]]
+) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as invalid:
         # msgspec appends the place within the value: "Expected `int` - at `$.warn`".
         message, _, place = str(invalid).partition(" - at `")
-        inner = tuple(part for part in place.rstrip("`").lstrip("$").replace("[", ".").replace("]", "").split(".") if part)
+        inner = tuple(
+            part
+            for part in place.rstrip("`").lstrip("$").replace("[", ".").replace("]", "").split(".")
+            if part
+        )
         errors.append(((*loc, *inner), message))
         return None

@@ -31,6 +31,7 @@ class SkillPractice(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_spinning(self) -> bool:
+        """Whether ten opportunities have passed without mastery."""
         return self.opportunities >= SPINNING_AFTER and not self.is_mastered
 
 

@@ -32,12 +32,14 @@ _KINDS: dict[str, StripKind] = {
     MetricType.COMPLETION: "completion",
 }
 
+_TYPING = frozenset({MetricType.KEYPRESS, MetricType.BACKSPACE})
+
 
 def extended(strip: tuple[StripPoint, ...], observation: Observation) -> tuple[StripPoint, ...]:
     """The strip after one more observation; strokes gather in bins of 30 s."""
     kind = observation.metric_type
-    if kind == MetricType.KEYPRESS or kind == MetricType.BACKSPACE:
-        return _typed(strip, observation, kind == MetricType.BACKSPACE)
+    if kind in _TYPING:
+        return _typed(strip, observation)
     if kind == MetricType.ANSWER:
         point = StripPoint(observation.at_ms, "right" if observation.correct else "wrong")
     elif kind in _KINDS:
@@ -52,10 +54,12 @@ def shown(strip: tuple[StripPoint, ...], now_ms: int) -> tuple[StripPoint, ...]:
     return tuple(point for point in strip if point.at_ms > now_ms - STRIP_MS)
 
 
-def _typed(strip: tuple[StripPoint, ...], observation: Observation, is_correction: bool) -> tuple[StripPoint, ...]:
-    corrections = observation.value if is_correction else 0.0
+def _typed(strip: tuple[StripPoint, ...], observation: Observation) -> tuple[StripPoint, ...]:
+    corrections = observation.value if observation.metric_type == MetricType.BACKSPACE else 0.0
     last = strip[-1] if strip else None
     if last is None or last.kind != "typing" or observation.at_ms >= last.at_ms + TYPING_BIN_MS:
-        return (*strip, StripPoint(observation.at_ms, "typing", observation.value, corrections))[-STRIP_POINTS:]
+        return (*strip, StripPoint(observation.at_ms, "typing", observation.value, corrections))[
+            -STRIP_POINTS:
+        ]
     merged = StripPoint(last.at_ms, "typing", last.value + observation.value, last.corrections + corrections)
     return (*strip[:-1], merged)

@@ -4,23 +4,23 @@ from usability.detection.signals import Reason
 
 
 def on_item(item: str) -> str:
-    """" on item 8", or nothing where the app names no item."""
+    """Say " on item 8", or nothing where the app names no item."""
     return f" on item {item}" if item else ""
 
 
 def at_skill(skill: str) -> str:
-    """" at fractions", or nothing where the app names no skill."""
+    """Say " at fractions", or nothing where the app names no skill."""
     return f" at {skill}" if skill else ""
 
 
 def duration(ms: int) -> str:
-    """"40 s" under two minutes, then whole minutes: "4 min"."""
+    """Say "40 s" under two minutes, then whole minutes: "4 min"."""
     seconds = ms // 1000
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 def hints_opened(count: int) -> str:
-    """"no hint opened", "1 hint opened", "2 hints opened"."""
+    """Say "no hint opened", "1 hint opened", "2 hints opened"."""
     if count == 0:
         return "no hint opened"
     return f"{count} hint opened" if count == 1 else f"{count} hints opened"
@@ -31,6 +31,6 @@ def percent(share: float) -> int:
     return round(share * 100)
 
 
-def say(key: str, template: str, **params: str | int | float) -> Reason:
+def say(key: str, template: str, **params: str | float) -> Reason:
     """The reason with this key: its English template filled with `params`."""
     return Reason(key=key, text=template.format(**params), params=params)

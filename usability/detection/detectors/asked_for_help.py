@@ -44,7 +44,11 @@ class AskedForHelp(Detector[AskedForHelpState, AskedForHelpParams]):
         self, state: AskedForHelpState, observation: Observation, params: AskedForHelpParams
     ) -> tuple[AskedForHelpState, tuple[Signal, ...]]:
         if observation.metric_type == MetricType.HELP_REQUEST:
-            return self._asked(state, observation, params) if observation.value > 0 else self._ended(state, observation)
+            return (
+                self._asked(state, observation, params)
+                if observation.value > 0
+                else self._ended(state, observation)
+            )
         # Answers come later than requests that were handed over at once; older ones say nothing about them.
         if not state.since_ms or observation.at_ms <= state.last_ms:
             return state, NOTHING
@@ -62,7 +66,11 @@ class AskedForHelp(Detector[AskedForHelpState, AskedForHelpParams]):
         self, state: AskedForHelpState, now_ms: int, params: AskedForHelpParams
     ) -> tuple[AskedForHelpState, tuple[Signal, ...]]:
         due = self.due_ms(state, params)
-        return (AskedForHelpState(), (self.cleared(due),)) if due is not None and due <= now_ms else (state, NOTHING)
+        return (
+            (AskedForHelpState(), (self.cleared(due),))
+            if due is not None and due <= now_ms
+            else (state, NOTHING)
+        )
 
     def _ended(
         self, state: AskedForHelpState, observation: Observation
@@ -79,7 +87,9 @@ class AskedForHelp(Detector[AskedForHelpState, AskedForHelpParams]):
             ids=newest(state.ids, observation.id),
             item=observation.item,
         )
-        template = "Asked for help{on_item}" if after.requests == 1 else "Asked for help {times} times{on_item}"
+        template = (
+            "Asked for help{on_item}" if after.requests == 1 else "Asked for help {times} times{on_item}"
+        )
         signal = self.raised(
             at_ms=observation.at_ms,
             since_ms=after.since_ms,

@@ -56,7 +56,9 @@ class Away(Detector[AwayState, AwayParams]):
             return None
         return state.said_ms + SAY_AGAIN_MS if state.said_ms else state.since_ms + params.away_s * 1000
 
-    def on_time(self, state: AwayState, now_ms: int, params: AwayParams) -> tuple[AwayState, tuple[Signal, ...]]:
+    def on_time(
+        self, state: AwayState, now_ms: int, params: AwayParams
+    ) -> tuple[AwayState, tuple[Signal, ...]]:
         signals: tuple[Signal, ...] = NOTHING
         while (due := self.due_ms(state, params)) is not None and due <= now_ms:
             state = msgspec.structs.replace(state, said_ms=due)

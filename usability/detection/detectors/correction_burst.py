@@ -121,7 +121,7 @@ class CorrectionBurst(Detector[CorrectionBurstState, CorrectionBurstParams]):
         is_known = state.seen >= params.warm_up
         learned = _learn(emptied, x, sd, params)
         if is_known and z >= params.z and state.corrections >= params.corrections:
-            return self._high_bin(state, learned, z, sd, end_ms, params)
+            return self._high_bin(state, learned, z=z, sd=sd, end_ms=end_ms, params=params)
         if is_known and z >= params.z_clear and state.is_raised:
             return learned, NOTHING
         calm = msgspec.structs.replace(learned, high=0, is_raised=False)
@@ -131,6 +131,7 @@ class CorrectionBurst(Detector[CorrectionBurstState, CorrectionBurstParams]):
         self,
         before: CorrectionBurstState,
         learned: CorrectionBurstState,
+        *,
         z: float,
         sd: float,
         end_ms: int,

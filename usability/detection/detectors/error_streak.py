@@ -54,7 +54,11 @@ class ErrorStreak(Detector[ErrorStreakState, ErrorStreakParams]):
     ) -> tuple[ErrorStreakState, tuple[Signal, ...]]:
         kind = observation.metric_type
         if kind == MetricType.HINT:
-            return (msgspec.structs.replace(state, hints=state.hints + 1), NOTHING) if state.count else (state, NOTHING)
+            return (
+                (msgspec.structs.replace(state, hints=state.hints + 1), NOTHING)
+                if state.count
+                else (state, NOTHING)
+            )
         if kind == MetricType.COMPLETION or (kind == MetricType.ANSWER and observation.correct):
             return self._ended(state, observation.at_ms)
         added = 1 if kind == MetricType.ANSWER else min(int(observation.value), COUNT_LIMIT)

@@ -70,7 +70,9 @@ class Idle(Detector[IdleState, IdleParams]):
             return None
         return state.said_ms + SAY_AGAIN_MS if state.said_ms else state.last_ms + params.warn_s * 1000
 
-    def on_time(self, state: IdleState, now_ms: int, params: IdleParams) -> tuple[IdleState, tuple[Signal, ...]]:
+    def on_time(
+        self, state: IdleState, now_ms: int, params: IdleParams
+    ) -> tuple[IdleState, tuple[Signal, ...]]:
         signals: tuple[Signal, ...] = NOTHING
         while (due := self.due_ms(state, params)) is not None and due <= now_ms:
             state = msgspec.structs.replace(state, said_ms=due)
@@ -85,7 +87,8 @@ class Idle(Detector[IdleState, IdleParams]):
             strength=Strength.STRONG if is_strong else Strength.WARN,
             reason=say(
                 "idle_after_wrong" if state.is_after_wrong else "idle",
-                "Nothing typed or tapped for {duration}" + (" after a wrong answer" if state.is_after_wrong else ""),
+                "Nothing typed or tapped for {duration}"
+                + (" after a wrong answer" if state.is_after_wrong else ""),
                 duration=duration(at_ms - state.last_ms),
                 idle_s=(at_ms - state.last_ms) // 1000,
             ),

@@ -94,14 +94,26 @@ class Reference(Detector[ReferenceState, ReferenceParams]):
             "hesitation": max((second.hesitation_s for second in state.seconds), default=0.0),
         }
         since_ms = {
-            name: state.since_ms.get(name, at_ms) for name in CONDITIONS if _strength(name, found[name], params)
+            name: state.since_ms.get(name, at_ms)
+            for name in CONDITIONS
+            if _strength(name, found[name], params)
         }
-        raised = tuple(self._signal(name, found[name], at_ms, since_ms[name], state, params) for name in since_ms)
+        raised = tuple(
+            self._signal(name, found[name], at_ms=at_ms, since_ms=since_ms[name], state=state, params=params)
+            for name in since_ms
+        )
         cleared = tuple(self.cleared(at_ms, name) for name in state.since_ms if name not in since_ms)
         return msgspec.structs.replace(state, since_ms=since_ms), raised + cleared
 
     def _signal(
-        self, name: str, number: float, at_ms: int, since_ms: int, state: ReferenceState, params: ReferenceParams
+        self,
+        name: str,
+        number: float,
+        *,
+        at_ms: int,
+        since_ms: int,
+        state: ReferenceState,
+        params: ReferenceParams,
     ) -> Signal:
         templates = {
             "errors": "{number:g} errors within {window}",
@@ -112,7 +124,9 @@ class Reference(Detector[ReferenceState, ReferenceParams]):
             at_ms=at_ms,
             since_ms=since_ms,
             strength=_strength(name, number, params) or Strength.WARN,
-            reason=say(f"reference_{name}", templates[name], number=number, window=duration(params.window_s * 1000)),
+            reason=say(
+                f"reference_{name}", templates[name], number=number, window=duration(params.window_s * 1000)
+            ),
             evidence=Evidence(
                 numbers={name: number},
                 thresholds=_thresholds(name, params),
