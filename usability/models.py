@@ -674,6 +674,23 @@ class StreamPartition(models.Model):
         return f"partition {self.partition} of {self.owner or 'nobody'}"
 
 
+class RoomCheckpoint(models.Model):
+    """The state of detection for one classroom at one moment: a take-over goes on from it with the rows since.
+
+    Nothing is lost without it: the state is then rebuilt from the rows alone.
+    """
+
+    classroom = models.OneToOneField(
+        Classroom, primary_key=True, on_delete=models.CASCADE, related_name="checkpoint"
+    )
+    clock_ms = models.BigIntegerField(help_text="unix ms up to which the state has seen")
+    state = models.BinaryField()
+    saved_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"checkpoint of {self.classroom_id}"
+
+
 class DetectionWorker(models.Model):
     """A worker that detects, while it lives: the others give it its share of the partitions."""
 
