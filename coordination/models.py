@@ -263,7 +263,7 @@ class ClaudeSessionQuerySet(models.QuerySet["ClaudeSession"]):
         now = now or timezone.now()
         return (
             self.active(now)
-            .healthy()
+            .filter(health_status="healthy")
             .exclude(status__in=TAKES_NO_TASK)
             .filter(current_task_count__lt=F("max_concurrent_tasks"))
             .filter(AnyWindowOpen("time_windows", moment=now))
@@ -408,11 +408,15 @@ class ClaudeSession(Stamped, Windowed):
         return self.health_status == "healthy" and self.consecutive_failures == 0
 
     def can_take_task(self, now: datetime | None = None) -> bool:
-        """Whether it is active, healthy, has room, is in its time window, and not paused or draining."""
+        """Whether it is active, healthy, has room, is in its time window, and not paused or draining.
+
+        The machine's own rule (`machine.scoring.why_unavailable`); task failures count once they reach the
+        threshold, when the status is failed.
+        """
         now = now or timezone.now()
         return (
             self.is_active(now)
-            and self.is_healthy()
+            and self.health_status == "healthy"
             and self.status not in TAKES_NO_TASK
             and self.current_task_count < self.max_concurrent_tasks
             and self.any_window_open(now)

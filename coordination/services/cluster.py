@@ -1,0 +1,97 @@
+"""The cluster: what its nodes believe, and the little an operator may change."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from coordination.errors import NotAvailable
+from coordination.log.client import node_client
+from coordination.selectors import projected_revision
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMember:
+    """One seat, as the leader sees it where it can be asked."""
+
+    id: str
+    address: str
+    role: str
+    match_index: int
+    lag: int
+    last_seen_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """`healthy`: a leader is known, a majority was heard a moment ago, and the rows keep up."""
+
+    node_id: str
+    role: str
+    leader: str
+    term: int
+    commit_index: int
+    applied_index: int
+    revision: int
+    projected_index: int
+    members: tuple[ClusterMember, ...]
+    healthy: bool
+    cluster_id: str
+    snapshot_index: int
+
+
+LAG_MAX = 10_000
+SILENCE_MAX_S = 5.0
+
+
+def cluster_status() -> ClusterStatus:
+    """What the leader believes, or the node that answers where the leader does not. Raises NotAvailable."""
+    seen = [status for status in node_client().status_of_each().values() if status is not None]
+    if not seen:
+        raise NotAvailable("no node answers")
+    best = max(seen, key=lambda status: (status["role"] == "leader", status["applied_index"]))
+    members = tuple(_member(member) for member in best["members"])
+    projected = projected_revision()
+    return ClusterStatus(
+        node_id=best["node_id"],
+        role=best["role"],
+        leader=best["leader"],
+        term=best["term"],
+        commit_index=best["commit_index"],
+        applied_index=best["applied_index"],
+        revision=best["revision"],
+        projected_index=projected,
+        members=members,
+        healthy=bool(best["leader"]) and _majority_is_heard(members) and best["revision"] - projected < LAG_MAX,
+        cluster_id=best["cluster_id"],
+        snapshot_index=best["snapshot_index"],
+    )
+
+
+def _member(member: dict[str, Any]) -> ClusterMember:
+    return ClusterMember(
+        id=member["id"],
+        address=member["address"],
+        role=member["role"],
+        match_index=member["match_index"] or 0,
+        lag=member["lag"] or 0,
+        last_seen_s=member["last_seen_s"],
+    )
+
+
+def _majority_is_heard(members: tuple[ClusterMember, ...]) -> bool:
+    heard = sum(
+        member.role == "leader" or (member.last_seen_s is not None and member.last_seen_s < SILENCE_MAX_S)
+        for member in members
+    )
+    return len(members) <= 1 or 2 * heard > len(members)
+
+
+def transfer_leadership(node_id: str) -> str:
+    """Hand leadership to a member; its id. Raises NotAvailable where it could not take over."""
+    node_client().transfer(node_id)
+    return node_id
+
+
+def explain_task(task_id: uuid.UUID) -> dict[str, Any] | None:
+    """Why a live task is or is not assigned, and which session would get it; None where it is not live."""
+    return node_client().explain(str(task_id))
