@@ -395,8 +395,10 @@ class LockWaitExpired(LockEvent, frozen=True, array_like=True, kw_only=True, tag
 # Affinity
 
 
-class AffinityChanged(LessonEvent, frozen=True, array_like=True, kw_only=True, tag=70):
-    """`used` is True where this is the mark of an assignment or of its result, not somebody's wish."""
+class AffinityEvent(LessonEvent, frozen=True, array_like=True, kw_only=True):
+    """An affinity as it stands now; a row is inserted or changed by (session, lesson). `affinity_id` is
+    empty where the machine made the affinity by itself.
+    """
 
     affinity_id: str
     session_id: str
@@ -405,7 +407,16 @@ class AffinityChanged(LessonEvent, frozen=True, array_like=True, kw_only=True, t
     window_start_ms: int
     window_end_ms: int
     last_used_ms: int
-    used: bool
+
+
+class AffinityChanged(AffinityEvent, frozen=True, array_like=True, kw_only=True, tag=70):
+    """Somebody set it."""
+
+
+class AffinityUsed(AffinityEvent, frozen=True, array_like=True, kw_only=True, tag=72):
+    """The mark of an assignment, or what was learned from its result."""
+
+    audited: ClassVar[bool] = False
 
 
 class AffinityDeleted(LessonEvent, frozen=True, array_like=True, kw_only=True, tag=71):
@@ -479,6 +490,7 @@ AnyEvent = (
     | LockExpired
     | LockWaitExpired
     | AffinityChanged
+    | AffinityUsed
     | AffinityDeleted
     | TermStarted
     | PolicyChanged

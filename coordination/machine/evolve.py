@@ -414,7 +414,7 @@ def _keep_if_wanted(state: State, lock: Lock) -> None:
 # Affinity
 
 
-def _affinity_changed(state: State, event: e.AffinityChanged) -> None:
+def _affinity_changed(state: State, event: e.AffinityEvent) -> None:
     state.affinities.setdefault(event.session_id, {})[event.lesson_id] = Affinity(
         affinity_id=event.affinity_id,
         session_id=event.session_id,
@@ -508,6 +508,7 @@ _EVOLVE: dict[type, Callable[[State, Any], None]] = {
     e.LockExpired: _lock_freed,
     e.LockWaitExpired: _lock_wait_expired,
     e.AffinityChanged: _affinity_changed,
+    e.AffinityUsed: _affinity_changed,
     e.AffinityDeleted: _affinity_deleted,
     e.TermStarted: _term_started,
     e.PolicyChanged: _policy_changed,

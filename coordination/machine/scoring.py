@@ -104,8 +104,8 @@ def why_not(session: Session, task: Task, stamp_ms: int) -> tuple[str, ...]:
 def obstacles(task: Task) -> tuple[str, ...]:
     """Why nobody can be given this task now, whoever it is."""
     found = []
-    if task.status.is_claimed:
-        found.append(f"already {task.status}")
+    if task.claim is not None:
+        found.append(f"claimed by {task.claim.session_name}")
     if task.run_after_ms:
         found.append("held back until its time")
     found.extend(f"waits for task {dependency}" for dependency in task.waiting_on)

@@ -3,7 +3,7 @@
 They are absolute and taken from the indices, so they cannot drift from what they count.
 """
 
-from coordination.machine.events import AffinityChanged, AffinityDeleted, LessonProgressed, SessionCounted
+from coordination.machine.events import AffinityDeleted, AffinityUsed, LessonProgressed, SessionCounted
 from coordination.machine.kinds import SessionStatus
 from coordination.machine.scoring import affinity_now
 from coordination.machine.state import Lesson, Session, State
@@ -103,7 +103,7 @@ def use_affinity(
             lesson_id=oldest.lesson_id,
         )
     score = FIRST_SCORE if known is None else affinity_now(known, state.clock_ms, state.policy)
-    yield AffinityChanged(
+    yield AffinityUsed(
         affinity_id="" if known is None else known.affinity_id,
         session_id=session.session_id,
         session_name=session.session_name,
@@ -112,7 +112,6 @@ def use_affinity(
         window_start_ms=0 if known is None else known.window_start_ms,
         window_end_ms=0 if known is None else known.window_end_ms,
         last_used_ms=state.clock_ms,
-        used=True,
     )
 
 

@@ -60,7 +60,6 @@ def set_affinity(state: State, command: AffinitySet) -> Decision:
         window_start_ms=start_ms,
         window_end_ms=end_ms,
         last_used_ms=state.clock_ms,
-        used=False,
     )
     return Done()
 

@@ -158,13 +158,16 @@ def _directives(
 ) -> tuple[Directive, ...]:
     """Standing orders, then what was queued, then claims that are void, then undelivered assignments.
 
-    An assignment is repeated until the session shows that it knows of it.
+    A resumption that was overtaken by another order is left out; an assignment is repeated until the
+    session shows that it knows of it.
     """
     found = []
     if session.status in _STANDING_ORDERS:
         reason = "failed" if session.status is SessionStatus.FAILED else ""
         found.append(Directive(kind=_STANDING_ORDERS[session.status], reason=reason))
-    found.extend(one_off)
+    else:
+        found.extend(order for order in one_off if order.kind is DirectiveKind.RESUME)
+    found.extend(order for order in one_off if order.kind is not DirectiveKind.RESUME)
     cancelled = {(directive.task_id, directive.claim_token) for directive in one_off}
     found.extend(order for order in stale if (order.task_id, order.claim_token) not in cancelled)
     found.extend(_assigned(state, task) for task in state.undelivered_tasks(session.session_id))
