@@ -494,7 +494,9 @@ class AlertStep(models.Model):
     class Meta:
         constraints = [_one_of("verb", AlertVerb, "alert_step_verb_known")]
         indexes = [
-            models.Index(fields=["verb", "-at"], condition=Q(undone_at__isnull=True), name="alert_step_of_verb")
+            models.Index(
+                fields=["verb", "-at"], condition=Q(undone_at__isnull=True), name="alert_step_of_verb"
+            )
         ]
 
     def __str__(self) -> str:

@@ -1,0 +1,132 @@
+"""Metrics as the bytes of COPY … (FORMAT binary), and as rows for the stream.
+
+The fields that repeat (who, where, in which app) are encoded once and remembered; what is left for a row
+is one `pack` and a few look-ups. PostgreSQL: "COPY", section "Binary Format".
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from usability.ingest.decode import Metric
+from usability.stream_partition import partition_of
+
+COPY_STATEMENT = (
+    'COPY usability_metrics (id, "timestamp", received_at, metric_value, classroom_id, student_id, app_name,'
+    " metric_type, session_id, metadata) FROM STDIN (FORMAT binary)"
+)
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+COPY_TRAILER = struct.pack(">h", -1)
+
+# The number of fields, then four of fixed length: id, timestamp, received_at, metric_value.
+_FIXED = struct.Struct(">hi16siqiqid")
+_LENGTH = struct.Struct(">i")
+_NULL = _LENGTH.pack(-1)
+_FIELDS = 10
+# PostgreSQL counts microseconds from the beginning of 2000.
+_PG_EPOCH_US = 946_684_800_000_000
+_JSONB_VERSION = b"\x01"
+_MEMORY_LIMIT = 100_000
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Row:
+    """One encoded metric. `who` sorts a commit; `partition` is the stream's."""
+
+    who: str
+    partition: int
+    wire: bytes
+    entry: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Who:
+    """What rows of one learner in one app have in common."""
+
+    fields: bytes
+    partition: int
+    classroom: bytes | None
+
+
+def ids_from(received_us: int, count: int) -> range:
+    """`count` UUIDv7 of that receipt as integers that grow by one (RFC 9562, section 6.2, method 2).
+
+    A batch keeps its order when it is sorted by id.
+    """
+    milliseconds = received_us // 1000 & 0xFFFF_FFFF_FFFF
+    # 61 of the 62 random bits below the variant, so that counting up cannot run into it.
+    start = milliseconds << 80 | 7 << 76 | (int.from_bytes(os.urandom(2)) & 0xFFF) << 64 | 1 << 63
+    start |= int.from_bytes(os.urandom(8)) >> 3
+    return range(start, start + count)
+
+
+class Encoder:
+    """Encodes batches. `classroom_of(student_id, app_name)` says where a learner sits."""
+
+    def __init__(self, classroom_of: Callable[[str, str], uuid.UUID | None]) -> None:
+        self._classroom_of = classroom_of
+        self._texts: dict[str | None, bytes] = {None: _NULL}
+
+    def rows(self, metrics: list[Metric], at_us: list[int], ids: range, received_us: int) -> list[Row]:
+        """The rows of one request, in its order."""
+        if len(self._texts) > _MEMORY_LIMIT:
+            self._texts = {None: _NULL}
+        texts, pack, field = self._texts, _FIXED.pack, self._text
+        received_pg = received_us - _PG_EPOCH_US
+        seen: dict[tuple[str, str], _Who] = {}
+        rows: list[Row] = []
+        for metric, at, number in zip(metrics, at_us, ids, strict=True):
+            key = (metric.student_id, metric.app_name)
+            who = seen.get(key) or seen.setdefault(key, self._who(*key))
+            metric_id = number.to_bytes(16)
+            metadata = metric.metadata
+            if metadata is None:
+                document = _NULL
+            else:
+                json = _encode_json(metadata)
+                document = _LENGTH.pack(len(json) + 1) + _JSONB_VERSION + json
+            wire = b"".join(
+                (
+                    pack(
+                        _FIELDS, 16, metric_id, 8, at - _PG_EPOCH_US, 8, received_pg, 8, metric.metric_value
+                    ),
+                    who.fields,
+                    texts.get(metric.metric_type) or field(metric.metric_type),
+                    texts.get(metric.session_id) or field(metric.session_id),
+                    document,
+                )
+            )
+            entry = (
+                metric_id,
+                who.classroom,
+                metric.student_id,
+                metric.app_name,
+                metric.metric_type,
+                metric.metric_value,
+                at,
+                metric.session_id,
+                metadata,
+            )
+            rows.append(Row(metric.student_id, who.partition, wire, entry))
+        return rows
+
+    def _text(self, text: str | None) -> bytes:
+        raw = text.encode()
+        return self._texts.setdefault(text, _LENGTH.pack(len(raw)) + raw)
+
+    def _who(self, student_id: str, app_name: str) -> _Who:
+        classroom_id = self._classroom_of(student_id, app_name)
+        classroom = None if classroom_id is None else classroom_id.bytes
+        placed = _NULL if classroom is None else _LENGTH.pack(16) + classroom
+        fields = placed + self._text(student_id) + self._text(app_name)
+        # By class and not by learner: class-wide signals and the alert budget need the whole class in one fold.
+        partition = partition_of(classroom_id=str(classroom_id or ""), student_id=student_id)
+        return _Who(fields, partition, classroom)

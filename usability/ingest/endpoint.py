@@ -1,0 +1,251 @@
+"""`POST usability/metrics`: one request from bytes to an acknowledged, durable batch.
+
+Runs in the event loop, in front of Django. What is said in a request goes to the database and to the answer,
+never to a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+import time
+import uuid
+from collections import Counter
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.conf import settings
+from django.db import connection
+from msgspec import UNSET
+from psycopg.conninfo import make_conninfo
+
+from gaia_site.background import in_database
+from gaia_site.hot import HotRequest, HotResponse
+from gaia_site.idempotency import read_key
+from gaia_site.keys import Principal
+from gaia_site.problems import Problem, invalid
+from usability.ingest import roster
+from usability.ingest.buffer import Batch, GroupCommit, HelpCall, Mismatch, Overloaded, Refused, Unavailable
+from usability.ingest.copy import Encoder, Row, ids_from
+from usability.ingest.decode import BATCH_LIMIT, CLICK_TYPES, Decoded, Malformed, Rules, TooManyItems, decode
+from usability.ingest.stream import Streamer
+from usability.kinds import HealthMeasure
+from usability.models import HelpRequest
+
+JSON_TYPES = frozenset({"", "application/json", "text/plain"})
+LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+SDK_LABEL_LIMIT = 40
+
+# Reasons that say nothing about the app's health, only about who called.
+_FOREIGN = frozenset({"foreign_app", "foreign_student"})
+
+
+class Ingest:
+    """What requests of one event loop share: the memory of the roster, the buffer, the stream."""
+
+    def __init__(self, conninfo: str, redis_url: str | None) -> None:
+        self._streamer = Streamer(redis_url)
+        self._buffer = GroupCommit(conninfo, self._streamer.hand_over)
+        self._roster = roster.Roster()
+        self._own_types = roster.OwnTypes()
+        self._encoder = Encoder(self._roster.classroom_of)
+
+    async def close(self) -> None:
+        """Store and hand over what waits; take nothing more."""
+        await self._buffer.close()
+        await self._streamer.close()
+
+    async def take(self, request: HotRequest) -> HotResponse:
+        """202 once the batch is durable; 200 where it was only to be judged."""
+        received_at = dt.datetime.now(tz=dt.UTC)
+        decoded = await self._decoded(request, received_at)
+        if request.query.get("validate_only") in ("1", "true"):
+            return _answer(200, decoded, is_duplicate=False)
+        self._count(decoded, request.principal, received_at)
+        if not decoded.metrics:
+            return _answer(202, decoded, is_duplicate=False)
+        await self._learn(decoded)
+        batch = self._batch(request, decoded, received_at)
+        is_duplicate = await self._store(batch)
+        return await self._stored(request, decoded, batch, is_duplicate=is_duplicate)
+
+    # ------------------------------------------------------------ steps
+
+    async def _decoded(self, request: HotRequest, received_at: dt.datetime) -> Decoded:
+        if self._own_types.is_due(time.monotonic()):
+            await in_database(self._own_types.read)
+        principal = request.principal
+        rules = Rules(principal.app_name, principal.student_id, self._own_types.of)
+        return judged(request.content_type, request.body, received_at=received_at, rules=rules)
+
+    async def _learn(self, decoded: Decoded) -> None:
+        """Ask the roster about learners that are not remembered."""
+        unknown = self._roster.unknown({metric.student_id for metric in decoded.metrics}, time.monotonic())
+        if unknown:
+            app_name = decoded.metrics[0].app_name
+            self._roster.learn(await in_database(roster.look_up, unknown, app_name))
+
+    def _batch(self, request: HotRequest, decoded: Decoded, received_at: dt.datetime) -> Batch:
+        received_us = round(received_at.timestamp() * 1e6)
+        ids = ids_from(received_us, len(decoded.metrics))
+        rows = self._encoder.rows(decoded.metrics, decoded.at_us, ids, received_us)
+        key, fingerprint = _batch_key(request, decoded)
+        return Batch(rows, received_us, key, fingerprint, help_calls(rows))
+
+    async def _store(self, batch: Batch) -> bool:
+        try:
+            return await self._buffer.store(batch)
+        except Overloaded as error:
+            raise Problem(
+                "overloaded", "More metrics wait to be stored than may wait; send again."
+            ) from error
+        except Unavailable as error:
+            raise Problem(
+                "overloaded", "The metrics could not be stored now; send again.", retry_after_s=2
+            ) from error
+        except Mismatch as error:
+            detail = "The Idempotency-Key came before with another body."
+            raise Problem("idempotency-mismatch", detail) from error
+        except Refused as error:
+            raise Problem(
+                "internal-error", "The database refused this batch; nothing of it was stored."
+            ) from error
+
+    async def _stored(
+        self, request: HotRequest, decoded: Decoded, batch: Batch, *, is_duplicate: bool
+    ) -> HotResponse:
+        calls = [(call.student_id, call.app_name, uuid.UUID(bytes=call.id)) for call in batch.help_calls]
+        if is_duplicate and calls:
+            calls = await in_database(_known_calls, calls)
+        is_replay = is_duplicate and "idempotency-key" in request.headers
+        return _answer(
+            202,
+            decoded,
+            # To a repeated Idempotency-Key the answer is the first one.
+            is_duplicate=is_duplicate and decoded.batch_id is not None,
+            help_ids=[str(help_id) for _, _, help_id in calls],
+            headers={"Idempotent-Replayed": "true"} if is_replay else {},
+        )
+
+    def _count(self, decoded: Decoded, principal: Principal, received_at: dt.datetime) -> None:
+        hour = received_at.replace(minute=0, second=0, microsecond=0)
+        for (app_name, measure, label), amount in health_counts(decoded, principal.app_name).items():
+            self._buffer.count((app_name, hour, measure, label), amount)
+
+
+def judged(content_type: str, body: bytes, *, received_at: dt.datetime, rules: Rules) -> Decoded:
+    """The batch in a body of that media type; what cannot be a batch is a `Problem`."""
+    if content_type not in JSON_TYPES and content_type not in LINES_TYPES:
+        raise Problem("unsupported-media-type", "Send application/json, application/x-ndjson or text/plain.")
+    try:
+        return decode(body, is_lines=content_type in LINES_TYPES, received_at=received_at, rules=rules)
+    except Malformed as error:
+        raise invalid(error.loc, error.msg) from error
+    except TooManyItems as error:
+        raise Problem("payload-too-large", f"A batch has at most {BATCH_LIMIT:,} metrics.") from error
+
+
+def _batch_key(request: HotRequest, decoded: Decoded) -> tuple[tuple[str, str] | None, bytes]:
+    """Under which name the batch is stored once, and what its body must equal.
+
+    A batch id speaks for itself: a client may send the rest of it anew, with another `sent_at`. An
+    Idempotency-Key stands for one body.
+    """
+    principal = request.principal
+    owner = (
+        principal.subject if principal.student_id or not principal.app_name else f"app:{principal.app_name}"
+    )
+    if decoded.batch_id is not None:
+        return (f"b:{owner}", decoded.batch_id), b""
+    value = request.headers.get("idempotency-key")
+    key = read_key({"Idempotency-Key": value}) if value else None
+    if key is None:
+        return None, b""
+    # Digested: a header may be longer than the column, and may say anything.
+    name = hashlib.sha256(key.encode()).hexdigest()
+    return (f"i:{owner}", name), hashlib.sha256(request.body).digest()[:16]
+
+
+def help_calls(rows: list[Row]) -> list[HelpCall]:
+    """The requests for help among rows."""
+    return [
+        HelpCall(metric_id, student_id, app_name, classroom, at_us)
+        for metric_id, classroom, student_id, app_name, metric_type, _, at_us, _, _ in (
+            row.entry for row in rows
+        )
+        if metric_type == "help_request"
+    ]
+
+
+def health_counts(decoded: Decoded, caller_app: str) -> Counter[tuple[str, str, str]]:
+    """(app, measure, label) → how many: what this request says about the health of its app."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for metric in decoded.metrics:
+        metadata = metric.metadata
+        if metric.metric_type in CLICK_TYPES:
+            place = "" if metadata is None else next(filter(None, (metadata.item, metadata.element)), "")
+            counts[metric.app_name, metric.metric_type, place] += max(1, round(metric.metric_value))
+        if metadata is not None and metadata.sdk is not UNSET:
+            counts[metric.app_name, HealthMeasure.SDK, metadata.sdk[:SDK_LABEL_LIMIT]] += 1
+    for app_name, amount in Counter(metric.app_name for metric in decoded.metrics).items():
+        counts[app_name, HealthMeasure.ACCEPTED, ""] += amount
+    app_name = caller_app or (decoded.metrics[0].app_name if decoded.metrics else "")
+    if app_name and decoded.late:
+        counts[app_name, HealthMeasure.LATE, ""] += decoded.late
+    for reason, amount in Counter(rejection.reason for rejection in decoded.rejected).items():
+        if app_name and reason not in _FOREIGN:
+            counts[app_name, HealthMeasure.REJECTED, reason] += amount
+    return counts
+
+
+def _known_calls(calls: list[tuple[str, str, uuid.UUID]]) -> list[tuple[str, str, uuid.UUID]]:
+    """For a repeated batch: the requests of these learners that the first one made."""
+    found = []
+    for student_id, app_name, _ in calls:
+        known = HelpRequest.objects.filter(student_id=student_id, app_name=app_name)
+        newest = known.order_by("-requested_at", "-id").values_list("id", flat=True).first()
+        if newest is not None:
+            found.append((student_id, app_name, newest))
+    return found
+
+
+def _answer(
+    status: int,
+    decoded: Decoded,
+    *,
+    is_duplicate: bool,
+    help_ids: list[str] | None = None,
+    headers: dict[str, str] | None = None,
+) -> HotResponse:
+    body: dict[str, Any] = {
+        "accepted": len(decoded.metrics),
+        "rejected": [rejection.as_json() for rejection in decoded.rejected],
+        "duplicate": is_duplicate,
+    }
+    if help_ids:
+        body["help_requests"] = help_ids
+    return HotResponse(status, body, headers or {})
+
+
+_ingests: WeakKeyDictionary[asyncio.AbstractEventLoop, Ingest] = WeakKeyDictionary()
+
+
+def ingest_here() -> Ingest:
+    """The `Ingest` of the running event loop; a process has one, for daphne runs one loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _ingests:
+        _ingests[loop] = Ingest(_conninfo(), settings.GAIA.redis_url)
+    return _ingests[loop]
+
+
+def _conninfo() -> str:
+    """Where Django's database is, as libpq is told: tests give it another name than the environment."""
+    parameters = connection.get_connection_params()
+    known = ("dbname", "user", "password", "host", "port", "sslmode", "sslrootcert")
+    return make_conninfo(**{name: parameters[name] for name in known if parameters.get(name)})
+
+
+async def handle(request: HotRequest) -> HotResponse:
+    """The hot route's handler."""
+    return await ingest_here().take(request)
