@@ -83,6 +83,10 @@ class MemberSettings:
     snapshot_bytes: int = 64 * 1024 * 1024
     snapshot_retain: int = 2
     segment_bytes: int = 16 * 1024 * 1024
+    batch_bytes: int = 256 * 1024
+    """Commands in one append message; one command may be larger and then travels alone."""
+    chunk_bytes: int = 256 * 1024
+    """Of a snapshot, in one message."""
 
     @property
     def append_period_s(self) -> float:

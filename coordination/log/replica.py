@@ -41,8 +41,6 @@ FOLLOWER, CANDIDATE, LEADER = range(3)
 ROLES = {FOLLOWER: contract.FOLLOWER, CANDIDATE: contract.CANDIDATE, LEADER: contract.LEADER}
 REGULAR = b"\x00"
 
-BATCH_BYTES = 256 * 1024
-"""Commands in one append message; one command may be larger and then travels alone."""
 FEED_BYTES = 4 * 1024 * 1024
 """What one peer is sent in one round, and the backlog at which it gets heartbeats only."""
 APPLY_SLICE_S = 0.02
@@ -588,6 +586,9 @@ class Replica(SyncObj):  # type: ignore[misc]
         else:
             self._next[node] = min(self._next[node], message.next_index)
         self._next[node] = min(max(self._next[node], self._match[node] + 1, 2), last + 1)
+        outgoing = self._reign.outgoing.get(node)
+        if outgoing is not None and self._next[node] > outgoing.position[0]:
+            del self._reign.outgoing[node]  # installed; a newer one may be needed by now
 
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         self._append_time = core.monotonicTime() + self._settings.append_period_s
@@ -603,10 +604,9 @@ class Replica(SyncObj):  # type: ignore[misc]
         if following <= self.journal.first_index:
             self._send_chunk(node)
             return
-        self._reign.outgoing.pop(node, None)
         room = FEED_BYTES - self._links.backlog(node.id)
         while True:
-            entries = self.journal.entries_from(following, min(room, BATCH_BYTES)) if room > 0 else []
+            entries = self.journal.entries_from(following, min(room, self._settings.batch_bytes)) if room > 0 else []
             previous = following - 1
             previous_term = self.journal.term_at(previous)
             assert previous_term is not None, "the base of the journal covers what is sent next"
@@ -825,7 +825,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         now, data = core.monotonicTime(), b""
         resend_after = self._settings.heartbeat_timeout_s * RESEND_SHARE
         if outgoing.sent != outgoing.offset or now - outgoing.sent_at > resend_after:
-            data = outgoing.data[outgoing.offset : outgoing.offset + snapshot.CHUNK_BYTES]
+            data = outgoing.data[outgoing.offset : outgoing.offset + self._settings.chunk_bytes]
             outgoing.sent, outgoing.sent_at = outgoing.offset, now
         index, snapshot_term = outgoing.position
         chunk = wire.SnapshotChunk(

@@ -24,7 +24,6 @@ CHECKSUM = struct.Struct("<I")
 CLUSTER_ID_BYTES = 16
 COMPRESSION_LEVEL = 3
 MAX_STATE_BYTES = 1 << 32
-CHUNK_BYTES = 256 * 1024
 
 
 class SnapshotDamaged(ValueError):

@@ -1,0 +1,510 @@
+"""A world of real replicas with virtual time, network and disk, all drawn from one seed.
+
+The replicas are the production class over the real pysyncobj; journal, snapshots and identity lie on the simulated
+disk, messages are encoded and decoded. Nothing here knows Raft. The network keeps TCP's contract: within a connection
+messages arrive in order, once, or from some point on not at all; the two ends notice a reset at different times; a
+direction may be slow or blocked for as long as it likes. The disk keeps what was synced; of the rest a power loss
+leaves any prefix, possibly with a wrong last byte, and may come in the middle of any operation.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pysyncobj.syncobj as core
+
+from coordination.log import identity
+from coordination.log.contract import Committed, MemberSettings, NotApplied, Outcome, Peer
+from coordination.log.replica import Replica
+from coordination.log.waiting import Waiting
+
+TICK_S = 0.01
+RECONNECT_S = 0.25
+COMMAND_TIMEOUT_S = 4.0
+
+
+class Violation(AssertionError):
+    """A promise of the cluster was broken."""
+
+
+class PowerLost(BaseException):
+    """The simulated power went away in the middle of an operation."""
+
+
+class SimFile:
+    """An append-only file: what is durable, and what was written since the last sync."""
+
+    def __init__(self, disk: "SimDisk", durable: bytes) -> None:
+        self._disk, self.durable, self.pending = disk, durable, b""
+
+    @property
+    def size(self) -> int:
+        return len(self.durable) + len(self.pending)
+
+    def write(self, data: bytes) -> None:
+        self.pending += data
+
+    def sync(self) -> None:
+        self._disk.operation()
+        if not self._disk.forgets_syncs:
+            self.durable, self.pending = self.durable + self.pending, b""
+
+    def close(self) -> None:
+        """Closing makes nothing durable."""
+
+    def lose_power(self, rng: random.Random) -> None:
+        kept = self.pending[: rng.randint(0, len(self.pending))]
+        if kept and rng.random() < 0.3:
+            kept = kept[:-1] + bytes([kept[-1] ^ 0x55])
+        self.durable, self.pending = self.durable + kept, b""
+
+
+class SimDisk:
+    """The data directory of one member. `crash_in` counts down the operations until the power goes."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.files: dict[str, SimFile] = {}
+        self.crash_in: int | None = None
+        self.forgets_syncs = False
+
+    def operation(self, half_done: Callable[[], None] = lambda: None) -> None:
+        """One operation that is durable when it returns; the power may go before, or when it is half done."""
+        if self.crash_in is None:
+            return
+        self.crash_in -= 1
+        if self.crash_in <= 0:
+            self.crash_in = None
+            half_done()
+            raise PowerLost
+
+    def names(self) -> list[str]:
+        return sorted(self.files)
+
+    def read(self, name: str) -> bytes:
+        return self.files[name].durable + self.files[name].pending
+
+    def append(self, name: str, size: int) -> SimFile:
+        self.files[name] = SimFile(self, self.read(name)[:size])
+        return self.files[name]
+
+    def create(self, name: str, data: bytes) -> SimFile:
+        def half_done() -> None:
+            if self._rng.random() < 0.7:
+                self.files[name] = SimFile(self, data[: self._rng.randint(0, len(data))])
+
+        self.operation(half_done)
+        self.files[name] = SimFile(self, data)
+        return self.files[name]
+
+    def replace(self, name: str, data: bytes) -> None:
+        def half_done() -> None:
+            if self._rng.random() < 0.5:
+                self.files[name] = SimFile(self, data)
+
+        self.operation(half_done)
+        self.files[name] = SimFile(self, data)
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            self.operation()
+            self.files.pop(name, None)
+
+    def lose_power(self) -> None:
+        for file in self.files.values():
+            file.lose_power(self._rng)
+
+    def close(self) -> None:
+        """Nothing is locked."""
+
+
+class SimMachine:
+    """A list. Its members' histories must be prefixes of one another."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self._world, self._name = world, name
+        self.history: list[int] = []
+
+    def apply(self, payload: bytes) -> object:
+        self.history.append(int(payload))
+        self._world.applied(self._name, self.history)
+        return len(self.history)
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(self.history)
+
+    def restore(self, data: bytes) -> None:
+        self.history = msgspec.msgpack.decode(data, type=list[int])
+        self._world.restored(self._name, self.history)
+
+
+@dataclass
+class Connection:
+    """One pair of members: the live connection's number, what each end believes, and each direction's pipe."""
+
+    ends: tuple[str, str]
+    epoch: int = 0
+    up: dict[str, int | None] = field(default_factory=dict)
+    slow: dict[str, float] = field(default_factory=dict)
+    blocked: dict[str, bool] = field(default_factory=dict)
+    pipe: dict[str, list[tuple[float, int, bytes]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for end in self.ends:
+            self.up[end], self.slow[end], self.blocked[end], self.pipe[end] = None, 0.0, False, []
+
+    def other(self, end: str) -> str:
+        return self.ends[1] if end == self.ends[0] else self.ends[0]
+
+
+class SimLinks:
+    """What a replica takes for its sockets."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self._world, self._name = world, name
+
+    def send(self, peer: str, frame: bytes) -> bool:
+        return self._world.send(self._name, peer, frame)
+
+    def backlog(self, peer: str) -> int:
+        return 0
+
+    def drop(self, peer: str, reason: str) -> None:
+        self._world.reset(self._world.connection(self._name, peer))
+
+
+class Member:
+    def __init__(self, world: "World", name: str) -> None:
+        self.name, self.disk = name, SimDisk(world.rng)
+        self.replica: Replica | None = None
+        self.machine = SimMachine(world, name)
+        self.is_paused = False
+
+    @property
+    def live(self) -> Replica:
+        assert self.replica is not None, f"{self.name} is down"
+        return self.replica
+
+
+class World:
+    """Use as a context manager: the clock and the chance of pysyncobj are the world's until it closes."""
+
+    def __init__(self, seed: int, size: int = 3, *, quiet: bool = False, retain: int = 0, replica: type[Replica] = Replica) -> None:
+        self.rng, self.now, self.quiet = random.Random(seed), 1.0, quiet
+        self.names = [f"n{i}" for i in range(1, size + 1)]
+        self._retain = retain or 1 + seed % 2
+        self._replica = replica
+        self.connections = {frozenset((a, b)): Connection((a, b)) for a in self.names for b in self.names if a < b}
+        self.members = {name: Member(self, name) for name in self.names}
+        self.later: list[tuple[float, int, Callable[[], object]]] = []
+        self.serial = self.next_value = 0
+        self.history: list[int] = []
+        self.acked: dict[int, str] = {}
+        self.not_applied: set[int] = set()
+        self.leaders: dict[int, str] = {}
+        self.waiting: list[Waiting] = []
+        self.stale_reads: list[set[int]] = []
+        self._stock = (core.monotonicTime, core.random)
+        core.monotonicTime = lambda: self.now
+        core.random = random.Random(seed ^ 0x5EED)
+        for name in self.names:
+            self.start(name)
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        core.monotonicTime, core.random = self._stock
+
+    # ---- members
+
+    def settings(self, name: str) -> MemberSettings:
+        return MemberSettings(
+            name,
+            Path("/nowhere"),
+            peers=tuple(Peer(other, other) for other in self.names if other != name),
+            heartbeat_timeout_s=0.3,
+            election_timeout_s=0.6,
+            snapshot_entries=30,
+            snapshot_interval_s=1e9,
+            snapshot_retain=self._retain,
+            segment_bytes=700,
+            batch_bytes=60,
+            chunk_bytes=64,
+        )
+
+    def start(self, name: str) -> None:
+        member = self.members[name]
+        member.is_paused, member.disk.crash_in = False, None
+        member.machine = SimMachine(self, name)
+        links = SimLinks(self, name)
+        member.replica = self._replica(self.settings(name), member.disk, links, member.machine, lambda *_: None)
+        for connection in self._connections_of(name):
+            self._reconnect(connection)
+
+    def kill(self, name: str, *, power: bool = False) -> None:
+        member = self.members[name]
+        member.replica = None
+        if power:
+            member.disk.lose_power()
+        for connection in self._connections_of(name):
+            connection.up[name] = None
+            self.reset(connection)
+
+    def wipe(self, name: str) -> None:
+        self.kill(name)
+        self.members[name].disk.files.clear()
+
+    def is_whole(self, name: str) -> bool:
+        """Whether this member's directory may take part in majorities."""
+        files = self.members[name].disk.files
+        if identity.FILE_NAME not in files:
+            return False
+        stored = msgspec.json.decode(files[identity.FILE_NAME].durable, type=identity.Identity)
+        return stored.standing == identity.MEMBER
+
+    def alive(self) -> list[str]:
+        return [name for name, member in self.members.items() if member.replica is not None]
+
+    def leader(self) -> str | None:
+        found = [name for name in self.alive() if self.members[name].live._isLeader()]
+        return max(found, key=lambda name: self.members[name].live.raftCurrentTerm, default=None)
+
+    # ---- clients
+
+    def propose(self, name: str) -> int:
+        value, self.next_value = self.next_value, self.next_value + 1
+
+        def answer(outcome: Outcome) -> None:
+            if isinstance(outcome, Committed):
+                self.acked[value] = name
+            elif isinstance(outcome, NotApplied):
+                self.not_applied.add(value)
+
+        waiting = Waiting(answer, self.now + COMMAND_TIMEOUT_S)
+        self.waiting.append(waiting)
+        self.members[name].live.propose(b"%d" % value, waiting)
+        return value
+
+    def read(self, name: str) -> list[Outcome]:
+        """A linearizable read: when it answers, this member must have all that was acknowledged when it was asked."""
+        known, machine, outcomes = set(self.acked), self.members[name].machine, []
+
+        def answer(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if isinstance(outcome, Committed) and not known <= set(machine.history):
+                self.stale_reads.append(known - set(machine.history))
+
+        waiting = Waiting(answer, self.now + COMMAND_TIMEOUT_S, is_read=True)
+        self.waiting.append(waiting)
+        self.members[name].live.read(waiting)
+        return outcomes
+
+    # ---- what members report
+
+    def applied(self, name: str, history: list[int]) -> None:
+        at = len(history) - 1
+        if at == len(self.history):
+            self.history.append(history[at])
+        elif at > len(self.history):
+            raise Violation(f"{name} skipped from {at} to {len(self.history)}")
+        elif self.history[at] != history[at]:
+            raise Violation(f"{name} applied {history[at]} as number {at}, another member {self.history[at]}")
+
+    def restored(self, name: str, history: list[int]) -> None:
+        if history != self.history[: len(history)]:
+            raise Violation(f"{name} restored a history that nobody applied")
+
+    def _note_leader(self, name: str) -> None:
+        replica = self.members[name].live
+        if replica._isLeader() and self.leaders.setdefault(replica.raftCurrentTerm, name) != name:
+            raise Violation(f"two leaders in term {replica.raftCurrentTerm}: {self.leaders[replica.raftCurrentTerm]}, {name}")
+
+    # ---- network
+
+    def _connections_of(self, name: str) -> list[Connection]:
+        return [connection for connection in self.connections.values() if name in connection.ends]
+
+    def connection(self, a: str, b: str) -> Connection:
+        return self.connections[frozenset((a, b))]
+
+    def send(self, source: str, target: str, frame: bytes) -> bool:
+        connection = self.connection(source, target)
+        self.now += 1e-6  # loops that wait for time to pass must end
+        if connection.up[source] is None:
+            return False
+        pipe = connection.pipe[source]
+        delay = 0.001 if self.quiet else self.rng.uniform(0.0005, 0.004)
+        due = max(self.now + delay + connection.slow[source], pipe[-1][0] if pipe else 0.0)
+        if connection.up[source] == connection.epoch:  # else it was written into a connection that is already dead
+            pipe.append((due, connection.epoch, frame))
+        return True
+
+    def _read(self, name: str) -> None:
+        for connection in self._connections_of(name):
+            source = connection.other(name)
+            pipe = connection.pipe[source]
+            while pipe and pipe[0][0] <= self.now and not connection.blocked[source]:
+                _, epoch, frame = pipe.pop(0)
+                if epoch == connection.up[name]:
+                    self.members[name].live.frame(source, frame)
+
+    def release(self, source: str, target: str, count: int = 1000) -> None:
+        """Let `count` messages through a blocked direction."""
+        connection = self.connection(source, target)
+        taken, connection.pipe[source] = connection.pipe[source][:count], connection.pipe[source][count:]
+        for _, epoch, frame in taken:
+            if epoch == connection.up[target]:
+                self.members[target].live.frame(source, frame)
+
+    def pending(self, source: str, target: str) -> list[bytes]:
+        return [frame for _, _, frame in self.connection(source, target).pipe[source]]
+
+    def block(self, source: str, *targets: str) -> None:
+        for target in targets:
+            self.connection(source, target).blocked[source] = True
+
+    def unblock(self, source: str, *targets: str) -> None:
+        for target in targets:
+            self.connection(source, target).blocked[source] = False
+
+    def cut(self, a: str, *others: str) -> None:
+        for b in others:
+            self.block(a, b)
+            self.block(b, a)
+
+    def heal(self, a: str, *others: str) -> None:
+        for b in others:
+            self.unblock(a, b)
+            self.unblock(b, a)
+
+    def reset(self, connection: Connection) -> None:
+        """The connection dies now. Of what is on its way some may still arrive, while the receiver has not noticed."""
+        connection.epoch += 1
+        for end in connection.ends:
+            pipe = connection.pipe[end]
+            del pipe[0 if self.quiet else self.rng.randint(0, len(pipe)) :]
+            notice = self.now + (0.0 if self.quiet else self.rng.uniform(0, 0.2))
+            self.at(notice, lambda end=end: self.notice(connection, end))
+        self.at(self.now + RECONNECT_S, lambda: self._reconnect(connection))
+
+    def notice(self, connection: Connection, end: str) -> None:
+        if connection.up[end] is not None and connection.up[end] != connection.epoch:
+            connection.up[end] = None
+            if self.members[end].replica is not None:
+                self._guarded(end, lambda: self.members[end].live.link_down(connection.other(end)))
+
+    def _reconnect(self, connection: Connection) -> None:
+        a, b = connection.ends
+        is_down = any(self.members[end].replica is None for end in connection.ends)
+        if is_down or connection.up[a] == connection.up[b] == connection.epoch:
+            return
+        for end in connection.ends:
+            self.notice(connection, end)
+        for end in connection.ends:
+            connection.pipe[end].clear()
+            connection.up[end] = connection.epoch
+        for end in connection.ends:
+            if self.members[end].replica is not None:
+                self._guarded(end, lambda end=end: self.members[end].live.link_up(connection.other(end)))
+
+    # ---- time
+
+    def at(self, when: float, action: Callable[[], object]) -> None:
+        self.serial += 1
+        heapq.heappush(self.later, (when, self.serial, action))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += TICK_S
+            while self.later and self.later[0][0] <= self.now:
+                heapq.heappop(self.later)[2]()
+            order = self.alive()
+            self.rng.shuffle(order)
+            for name in order:
+                if self.members[name].replica is not None and not self.members[name].is_paused:
+                    self.step(name)
+            self._expire()
+
+    def step(self, name: str) -> None:
+        self._guarded(name, lambda: self._step(name))
+
+    def _step(self, name: str) -> None:
+        self._read(name)
+        replica = self.members[name].live
+        replica.step()
+        replica.next_wakeup()
+        self._note_leader(name)
+
+    def _guarded(self, name: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except PowerLost:
+            self.kill(name, power=True)
+            self.at(self.now + self.rng.uniform(0.1, 1.0), lambda: self.restart(name))
+
+    def restart(self, name: str) -> None:
+        if self.members[name].replica is None:
+            self.start(name)
+
+    def _expire(self) -> None:
+        due = [waiting for waiting in self.waiting if waiting.deadline <= self.now]
+        self.waiting = [w for w in self.waiting if w.deadline > self.now and not w.is_settled]
+        for waiting in due:
+            waiting.give_up("no answer")
+        if self.stale_reads:
+            raise Violation(f"a linearizable read missed acknowledged commands: {sorted(self.stale_reads[0])[:5]}")
+
+    def until(self, condition: Callable[[], bool], limit: float = 20.0) -> None:
+        end = self.now + limit
+        while not condition():
+            if self.now > end:
+                raise Violation(f"waited {limit} s in vain")
+            self.run(TICK_S)
+
+    # ---- judgement
+
+    def judge(self) -> None:
+        """Heal everything, wait for quiet, and check what was promised."""
+        self.later = [entry for entry in self.later if entry[0] <= self.now + 1]
+        for connection in self.connections.values():
+            for end in connection.ends:
+                connection.blocked[end], connection.slow[end] = False, 0.0
+        for name, member in self.members.items():
+            member.is_paused, member.disk.crash_in = False, None
+            self.restart(name)
+        self.until(lambda: self.leader() is not None)
+        self.run(2.0)
+        self._prove_progress()
+        self.run(2.0)
+        self._check_histories()
+
+    def _prove_progress(self) -> None:
+        for _ in range(10):
+            leader = self.leader()
+            if leader is not None:
+                last = self.propose(leader)
+                self.run(1.0)
+                if last in self.acked:
+                    return
+        raise Violation("no progress after healing")
+
+    def _check_histories(self) -> None:
+        applied = set(self.history)
+        lost = sorted(value for value in self.acked if value not in applied)
+        if lost:
+            raise Violation(f"{len(lost)} acknowledged commands lost, first {lost[0]}")
+        if len(applied) != len(self.history):
+            raise Violation("a command was applied twice")
+        wrong = applied & self.not_applied
+        if wrong:
+            raise Violation(f"answered as not applied, and applied: {sorted(wrong)[:5]}")
+        for name, member in self.members.items():
+            if member.machine.history != self.history:
+                raise Violation(f"{name} ends with {len(member.machine.history)} commands, not {len(self.history)}")
+            if not self.is_whole(name):
+                raise Violation(f"{name} was never admitted")
