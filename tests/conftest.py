@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 import django
-import pytest
 
 from gaia_site.embedded.servers import Servers, servers_in
 
@@ -28,38 +27,33 @@ _SETTINGS = {
     "SECRET_KEY": "a-key-for-tests-alone-0123456789abcdef",
     "CLUSTER_SECRET": "a-cluster-secret-for-tests-0123456789ab",
 }
-_FOLDER_KEY = pytest.StashKey[Path]()
-_SERVERS_KEY = pytest.StashKey[Servers]()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers, then set Django up: pytest-django, which comes later, finds it ready."""
-    _provide_servers(config)
-    django.setup()
-
-
-def _provide_servers(config: pytest.Config) -> None:
+def _provide_servers() -> tuple[Servers, Path] | None:
+    """Start what the environment does not name; the servers and the folder that have to go afterwards."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
-        return
+        return None
     folder = Path(tempfile.mkdtemp(prefix="gaia-", dir="/tmp"))
     folder.chmod(0o711)  # the servers may run under another account
-    config.stash[_FOLDER_KEY] = folder
     servers = servers_in(folder, postgres_version=int(os.environ.get("PG") or 18), overrides=_FOR_TESTS)
-    config.stash[_SERVERS_KEY] = servers
     servers.start()
     os.environ.setdefault("DATABASE_URL", servers.postgres.url)
     os.environ.setdefault("REDIS_URL", servers.redis.url)
     os.environ["GAIA_DATA_DIR"] = str(folder / "data")
+    return servers, folder
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+# While this file is imported: pytest reads the conftest.py of every folder named on its command line before it
+# calls pytest_configure, and those import models.
+_provided = _provide_servers()
+django.setup()
+
+
+def pytest_unconfigure() -> None:
     """Stop the servers and remove their folder."""
-    servers = config.stash.get(_SERVERS_KEY, None)
-    if servers is not None:
+    if _provided is not None:
+        servers, folder = _provided
         servers.stop()
-    folder = config.stash.get(_FOLDER_KEY, None)
-    if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
