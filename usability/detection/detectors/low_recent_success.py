@@ -1,7 +1,8 @@
 """low_recent_success: few of the last answers are right.
 
 Rule: the last `window` (10) answers, taken as right before there were any. Raised at `low` (3) right or fewer,
-strong at `very_low` (1); cleared at `clear` (5) or more, so that one right answer does not flip it.
+strong at `very_low` (1); cleared at `clear` (5) or more, so that one right answer does not flip it,
+and after `forget_s` (300 s) without an answer.
 Source: Lumilo's struggle detector (window 10, three right; Holstein, McLaren, Aleven 2018).
 """
 
@@ -21,6 +22,7 @@ class LowRecentSuccessParams(Params, frozen=True, kw_only=True):
     low: Annotated[int, msgspec.Meta(ge=0, le=40)] = 3
     very_low: Annotated[int, msgspec.Meta(ge=0, le=40)] = 1
     clear: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
+    forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
     def __post_init__(self) -> None:
         if not self.very_low <= self.low < self.clear <= self.window:
@@ -56,17 +58,30 @@ class LowRecentSuccess(Detector[LowRecentSuccessState, LowRecentSuccessParams]):
         answers = (*state.answers, answer)[-params.window :]
         wrong = [answer for answer in answers if not answer.correct]
         right = params.window - len(wrong)
+        # What is older than `forget_s` has been forgotten and does not date the onset.
+        from_ms = observation.at_ms - params.forget_s * 1000
         is_raised = right <= params.low or (state.is_raised and right < params.clear)
         after = LowRecentSuccessState(
             answers=answers,
             skill=observation.skill,
             item=observation.item,
-            since_ms=(state.since_ms if state.is_raised else wrong[0].at_ms) if is_raised else 0,
+            since_ms=_onset(state, wrong, from_ms) if is_raised else 0,
             is_raised=is_raised,
         )
         if is_raised:
             return after, (self._signal(after, right, params),)
         return after, (self.cleared(observation.at_ms),) if state.is_raised else NOTHING
+
+    def due_ms(self, state: LowRecentSuccessState, params: LowRecentSuccessParams) -> int | None:
+        return state.answers[-1].at_ms + params.forget_s * 1000 if state.is_raised else None
+
+    def on_time(
+        self, state: LowRecentSuccessState, now_ms: int, params: LowRecentSuccessParams
+    ) -> tuple[LowRecentSuccessState, tuple[Signal, ...]]:
+        due = self.due_ms(state, params)
+        if due is None or due > now_ms:
+            return state, NOTHING
+        return msgspec.structs.replace(state, is_raised=False), (self.cleared(due),)
 
     def _signal(self, state: LowRecentSuccessState, right: int, params: LowRecentSuccessParams) -> Signal:
         given = len(state.answers)
@@ -91,6 +106,10 @@ class LowRecentSuccess(Detector[LowRecentSuccessState, LowRecentSuccessParams]):
             item=state.item,
             skill=state.skill,
         )
+
+
+def _onset(state: LowRecentSuccessState, wrong: list[Answer], from_ms: int) -> int:
+    return state.since_ms if state.is_raised else next(each.at_ms for each in wrong if each.at_ms > from_ms)
 
 
 DETECTOR = LowRecentSuccess()

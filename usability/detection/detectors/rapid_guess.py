@@ -2,7 +2,7 @@
 
 Rule: among the last `clip` (5) answers, at least `wrong` (3) are wrong and took less than `fast_s` (5 s). The
 time is the app's `duration_ms`, else the time since the pupil's answer before it. Four make it strong. Cleared
-when the clip holds fewer than `wrong` - 1 of them.
+when the clip holds fewer than `wrong` - 1 of them, or after `forget_s` (300 s) without an answer.
 Source: clips of five actions and the 5 s limit of the gaming detector of Paquette, de Carvalho and Baker 2014,
 as used in Lumilo. Answers the app marks as `similar` to the one before are counted as evidence.
 """
@@ -22,6 +22,7 @@ class RapidGuessParams(Params, frozen=True, kw_only=True):
     clip: Annotated[int, msgspec.Meta(ge=3, le=20)] = 5
     wrong: Annotated[int, msgspec.Meta(ge=2, le=20)] = 3
     fast_s: Annotated[float, msgspec.Meta(ge=0.5, le=60)] = 5.0
+    forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
     def __post_init__(self) -> None:
         if self.wrong > self.clip:
@@ -63,11 +64,28 @@ class RapidGuess(Detector[RapidGuessState, RapidGuessParams]):
         fast_wrong = tuple(guess for guess in clip if guess.is_fast_wrong)
         limit = params.wrong - 1 if state.is_raised else params.wrong
         is_raised = len(fast_wrong) >= limit
-        since_ms = state.since_ms if state.is_raised else (fast_wrong[0].at_ms if fast_wrong else 0)
-        after = RapidGuessState(clip, observation.at_ms, since_ms if is_raised else 0, is_raised)
+        after = RapidGuessState(
+            clip=clip,
+            last_ms=observation.at_ms,
+            since_ms=_onset(state, fast_wrong, observation.at_ms - params.forget_s * 1000)
+            if is_raised
+            else 0,
+            is_raised=is_raised,
+        )
         if is_raised:
             return after, (self._signal(after, fast_wrong, observation, params),)
         return after, (self.cleared(observation.at_ms),) if state.is_raised else NOTHING
+
+    def due_ms(self, state: RapidGuessState, params: RapidGuessParams) -> int | None:
+        return state.last_ms + params.forget_s * 1000 if state.is_raised else None
+
+    def on_time(
+        self, state: RapidGuessState, now_ms: int, params: RapidGuessParams
+    ) -> tuple[RapidGuessState, tuple[Signal, ...]]:
+        due = self.due_ms(state, params)
+        if due is None or due > now_ms:
+            return state, NOTHING
+        return msgspec.structs.replace(state, is_raised=False), (self.cleared(due),)
 
     def _signal(
         self,
@@ -102,6 +120,13 @@ class RapidGuess(Detector[RapidGuessState, RapidGuessParams]):
             item=observation.item,
             skill=observation.skill,
         )
+
+
+def _onset(state: RapidGuessState, fast_wrong: tuple[Guess, ...], from_ms: int) -> int:
+    """Since when it holds; a guess older than `forget_s` has been forgotten and does not date the onset."""
+    return (
+        state.since_ms if state.is_raised else next(each.at_ms for each in fast_wrong if each.at_ms > from_ms)
+    )
 
 
 def _took_ms(state: RapidGuessState, observation: Observation) -> float:

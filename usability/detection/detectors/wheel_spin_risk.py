@@ -2,7 +2,7 @@
 
 Rule: from the `from_try`-th (4) answer at a skill, until it is mastered or wheel_spinning takes over (10), raised
 while the score of `practice.py` is at least `score`. Cleared when the score falls under `score_clear`, on
-mastery, by an answer at another skill, or when wheel_spinning takes over.
+mastery, by an answer at another skill, when wheel_spinning takes over, or after `forget_s` (300 s) without an answer.
 Source: the score's order was measured on tutor sequences (see bench/wheelspin.py); the default threshold flags
 the highest fifth of the not yet mastered after five answers. It is shown as a count of tries, not as a
 probability.
@@ -31,6 +31,7 @@ class WheelSpinRiskParams(Params, frozen=True, kw_only=True):
     from_try: Annotated[int, msgspec.Meta(ge=3, le=9)] = 4
     score: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.8
     score_clear: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.6
+    forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
     def __post_init__(self) -> None:
         if self.score_clear > self.score:
@@ -40,6 +41,7 @@ class WheelSpinRiskParams(Params, frozen=True, kw_only=True):
 class WheelSpinRiskState(msgspec.Struct, frozen=True):
     skills: dict[str, SkillPractice] = {}
     raised_skill: str = ""
+    last_ms: int = 0
     ids: tuple[str, ...] = ()
 
 
@@ -73,11 +75,23 @@ class WheelSpinRisk(Detector[WheelSpinRiskState, WheelSpinRiskParams]):
         after = WheelSpinRiskState(
             skills=with_practice(state.skills, skill, practice),
             raised_skill=skill if is_raised else "",
+            last_ms=observation.at_ms,
             ids=newest(state.ids, observation.id),
         )
         if is_raised:
             return after, (self._signal(after, practice, observation, params),)
         return after, (self.cleared(observation.at_ms),) if state.raised_skill else NOTHING
+
+    def due_ms(self, state: WheelSpinRiskState, params: WheelSpinRiskParams) -> int | None:
+        return state.last_ms + params.forget_s * 1000 if state.raised_skill else None
+
+    def on_time(
+        self, state: WheelSpinRiskState, now_ms: int, params: WheelSpinRiskParams
+    ) -> tuple[WheelSpinRiskState, tuple[Signal, ...]]:
+        due = self.due_ms(state, params)
+        if due is None or due > now_ms:
+            return state, NOTHING
+        return msgspec.structs.replace(state, raised_skill=""), (self.cleared(due),)
 
     def _signal(
         self,

@@ -1,7 +1,7 @@
 """wheel_spinning: many tries at a skill, never mastered.
 
 Rule: at least `opportunities` (10) answers at a skill without three right in a row. It holds while the pupil
-works at that skill; mastering it clears it, and so does an answer at another skill.
+works at that skill; mastering it clears it, and so do an answer at another skill and `forget_s` (300 s) without an answer.
 Source: Beck and Gong 2013 (wheel-spinning: not mastered within 10 opportunities).
 """
 
@@ -26,11 +26,13 @@ from usability.detection.words import say
 
 class WheelSpinningParams(Params, frozen=True, kw_only=True):
     opportunities: Annotated[int, msgspec.Meta(ge=5, le=50)] = 10
+    forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
 
 class WheelSpinningState(msgspec.Struct, frozen=True):
     skills: dict[str, SkillPractice] = {}
     raised_skill: str = ""
+    last_ms: int = 0
     ids: tuple[str, ...] = ()
 
 
@@ -59,11 +61,23 @@ class WheelSpinning(Detector[WheelSpinningState, WheelSpinningParams]):
         after = WheelSpinningState(
             skills=with_practice(state.skills, skill, practice),
             raised_skill=skill if is_raised else "",
+            last_ms=observation.at_ms,
             ids=newest(state.ids, observation.id),
         )
         if is_raised:
             return after, (self._signal(after, practice, observation, params),)
         return after, (self.cleared(observation.at_ms),) if state.raised_skill else NOTHING
+
+    def due_ms(self, state: WheelSpinningState, params: WheelSpinningParams) -> int | None:
+        return state.last_ms + params.forget_s * 1000 if state.raised_skill else None
+
+    def on_time(
+        self, state: WheelSpinningState, now_ms: int, params: WheelSpinningParams
+    ) -> tuple[WheelSpinningState, tuple[Signal, ...]]:
+        due = self.due_ms(state, params)
+        if due is None or due > now_ms:
+            return state, NOTHING
+        return msgspec.structs.replace(state, raised_skill=""), (self.cleared(due),)
 
     def _signal(
         self,
