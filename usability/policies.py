@@ -6,6 +6,7 @@ Detection gets its policy as data and asks nobody; this module is where the data
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from usability.detection.budget import Controls
-from usability.detection.policy import DEFAULT, Profile, from_dict
+from usability.detection.policy import DEFAULT, InvalidProfile, Profile, from_dict
 from usability.models import Classroom, DetectorProfile, Enrollment
+
+log = logging.getLogger("gaia.detection")
 
 WINDOW_S = 600  # budgets are told as alerts in ten minutes
 LONGEST_INTERVAL_S = 86_400
@@ -102,8 +105,20 @@ def _for(rows: Iterable[DetectorProfile], classroom_id: uuid.UUID, app_name: str
     by_place = {(row.classroom_id, row.app_name): row for row in rows}
     for place in ((classroom_id, app_name), (classroom_id, ""), (None, app_name), (None, "")):
         if place in by_place:
-            return profile_of(by_place[place])
+            return _usable(by_place[place])
     return DEFAULT
+
+
+def _usable(row: DetectorProfile) -> Profile:
+    """The profile of a row; the defaults where it is not acceptable to these detectors, and that is logged.
+
+    Forms refuse such a row; one may come from a restore or from detectors that had other parameters.
+    """
+    try:
+        return profile_of(row)
+    except InvalidProfile as wrong:
+        log.error("profile_unusable", extra={"profile": str(row.pk), "why": str(wrong)})
+        return DEFAULT
 
 
 def _app_profiles(rows: list[DetectorProfile], classroom_id: uuid.UUID) -> dict[str, Profile]:
