@@ -45,7 +45,9 @@ def _checked_origin(application):
 
 def _http():
     try:
-        return _when_there("gaia_site.hot", "application", lambda application: application)(django_application)
+        return _when_there("gaia_site.hot", "application", lambda application: application)(
+            django_application
+        )
     except ModuleNotFoundError:
         return django_application
 

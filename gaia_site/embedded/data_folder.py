@@ -102,7 +102,9 @@ class DataFolder:
     def secrets(self) -> Secrets:
         """The secrets of this system, made at the first call."""
         found = self.read("secrets.json")
-        wanted = {name: found.get(name) or secrets.token_urlsafe(48) for name in ("secret_key", "cluster_secret")}
+        wanted = {
+            name: found.get(name) or secrets.token_urlsafe(48) for name in ("secret_key", "cluster_secret")
+        }
         if wanted != found:
             self.write("secrets.json", wanted)
         return Secrets(**wanted)

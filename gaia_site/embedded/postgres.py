@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -18,8 +19,11 @@ from gaia_site.embedded.processes import Identity
 
 DATABASE = "gaia"
 USER = "gaia"
-STOP_SIGNAL = signal.SIGINT  # "fast": ends sessions and syncs; "smart" (SIGTERM) would wait for clients for ever
+STOP_SIGNAL = (
+    signal.SIGINT
+)  # "fast": ends sessions and syncs; "smart" (SIGTERM) would wait for clients for ever
 INITDB_TIMEOUT_S = 120
+CHILDREN_NOTICE_S = 10.0  # measured some 10 ms
 _START_TIME_TOLERANCE_S = 2.0  # between the kernel's and postmaster.pid's start time; measured 0.03 s
 
 # Two cores and 4 GB or more. What makes a commit durable (fsync, full_page_writes, synchronous_commit) is stated
@@ -46,7 +50,7 @@ SETTINGS = {
     "autovacuum_naptime": "20s",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "log_line_prefix": "%m ",
+    "log_line_prefix": "",  # `up` says where a line comes from
     "log_checkpoints": "off",
     "idle_in_transaction_session_timeout": "60s",
     "lock_timeout": "10s",
@@ -100,7 +104,7 @@ class Postgres:
         self._write_settings()
 
     def _initialise(self) -> None:
-        """initdb into a folder beside, renamed when it is whole: one that was cut short is never taken for data."""
+        """Run initdb into a folder beside, renamed when it is whole: one that was cut short is never taken for data."""
         unfinished = self.data.with_name("postgres.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         identity = self.account.identity
@@ -164,21 +168,37 @@ class Postgres:
         except (FileNotFoundError, NotADirectoryError):
             return None
         if len(lines) < 3 or not lines[0].strip().lstrip("-").isdecimal():
-            lock_file.unlink()  # a start that was cut short; PostgreSQL refuses an empty one for ever
+            self._forget_lock()  # a start that was cut short; PostgreSQL refuses an empty one for ever
             return None
         pid = abs(int(lines[0]))
         if not processes.is_alive(pid):
-            return None  # PostgreSQL itself sees that the file is stale
+            self._forget_the_dead()
+            return None
         if processes.executable(pid) is None:
             return None  # another account's process: PostgreSQL passes over the file
         if not self._is_ours(pid, lines):
             # The number was given to somebody else. PostgreSQL would refuse for ever if the account is the same.
-            lock_file.unlink()
+            self._forget_lock()
             return None
         if not processes.end(pid, (STOP_SIGNAL, 30), (signal.SIGQUIT, 10), (signal.SIGKILL, 5)):
             message = f"A PostgreSQL of an earlier start (pid {pid}) on {self.data} does not end."
             raise EmbeddedServerError(message)
         return pid
+
+    def _forget_the_dead(self) -> None:
+        """Remove a dead server's lock files, once its own children have noticed and ended.
+
+        A dead parent that nobody has reaped still answers to its number, and PostgreSQL would refuse for ever.
+        """
+        deadline = time.monotonic() + CHILDREN_NOTICE_S
+        while processes.any_works_in(self.data.resolve()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not processes.any_works_in(self.data.resolve()):
+            self._forget_lock()
+
+    def _forget_lock(self) -> None:
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.sockets / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     def _is_ours(self, pid: int, lines: list[str]) -> bool:
         program, began = processes.executable(pid), processes.started_at(pid)
@@ -197,7 +217,9 @@ class Postgres:
             with psycopg.connect(
                 host=str(self.sockets), user=USER, dbname="postgres", autocommit=True, connect_timeout=2
             ) as connection:
-                there = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+                there = connection.execute(
+                    "SELECT FROM pg_database WHERE datname = %s", [DATABASE]
+                ).fetchone()
                 if there is None:
                     connection.execute(f'CREATE DATABASE "{DATABASE}"')
         except psycopg.OperationalError:

@@ -64,7 +64,7 @@ def spawn(
         env=environment,
         start_new_session=True,
         pass_fds=tuple(descriptors),
-        preexec_fn=end_with_parent,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - it only makes two system calls, and no thread runs here
         **identity.popen_arguments(),
     )
 
@@ -89,18 +89,24 @@ def is_alive(pid: int) -> bool:
 
 def executable(pid: int) -> str | None:
     """The path of a process's program, without the kernel's mark for a deleted file; None where it cannot be read."""
-    return _link(f"/proc/{pid}/exe", "")
+    return _link(f"/proc/{pid}/exe")
 
 
 def working_folder(pid: int) -> Path | None:
     """The folder a process works in; None where it cannot be read."""
-    found = _link(f"/proc/{pid}/cwd", "")
+    found = _link(f"/proc/{pid}/cwd")
     return Path(found) if found else None
 
 
-def _link(path: str, nothing: str) -> str | None:
+def any_works_in(folder: Path) -> bool:
+    """Does any living process that we may look at work in this folder?"""
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return any(working_folder(number) == folder for number in numbers)
+
+
+def _link(path: str) -> str | None:
     try:
-        return os.readlink(path).removesuffix(" (deleted)") or nothing
+        return str(Path(path).readlink()).removesuffix(" (deleted)")
     except OSError:
         return None
 

@@ -78,10 +78,13 @@ class Servers:
                 child.wait()
 
 
-def servers_in(folder: Path, *, postgres_version: int = 18, overrides: dict[str, str] | None = None) -> Servers:
+def servers_in(
+    folder: Path, *, postgres_version: int = 18, overrides: dict[str, str] | None = None
+) -> Servers:
     """Servers whose data lies below `folder`, not started. Raises EmbeddedServerError."""
     account = choose_account(folder, wheel_binaries(postgres_version))
     sockets = socket_folder(account)
     return Servers(
-        postgres.Postgres(account, sockets, postgres_version, overrides or {}), redis.RedisServer(account, sockets)
+        postgres.Postgres(account, sockets, postgres_version, overrides or {}),
+        redis.RedisServer(account, sockets),
     )

@@ -27,6 +27,7 @@ LINE_BYTES_MOST = 16_384
 READ_BYTES = 65_536
 STEP_S = 0.5
 READY_POLL_S = 0.05
+SIGNALS_TOGETHER_S = 1.0
 
 
 class PartFailed(Exception):
@@ -91,6 +92,7 @@ class Supervisor:
         self._due: dict[str, tuple[float, Part]] = {}
         self._selector = selectors.DefaultSelector()
         self._stop_signals = 0
+        self._last_signal = -SIGNALS_TOGETHER_S
         self._woken, self._waker = socket.socketpair()
 
     def listen_to_signals(self) -> None:
@@ -103,8 +105,12 @@ class Supervisor:
             signal.signal(number, self._ask_to_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake the loop
 
-    def _ask_to_stop(self, number: int, _frame: object) -> None:
-        self._stop_signals += 1
+    def _ask_to_stop(self, _number: int, _frame: object) -> None:
+        """`make` passes SIGTERM on to us, and a terminal sends to both: what comes together is one wish."""
+        now = time.monotonic()
+        if now - self._last_signal > SIGNALS_TOGETHER_S:
+            self._stop_signals += 1
+        self._last_signal = now
 
     @property
     def must_stop(self) -> bool:
@@ -207,10 +213,14 @@ class Supervisor:
         deaths = self._deaths.setdefault(part.name, deque(maxlen=DEATHS_ALLOWED))
         deaths.append(now)
         if len(deaths) == DEATHS_ALLOWED and now - deaths[0] <= DEATHS_WINDOW_S:
-            raise PartFailed(f"{part.name} died {DEATHS_ALLOWED} times within a minute, the last time by {how}.")
+            raise PartFailed(
+                f"{part.name} died {DEATHS_ALLOWED} times within a minute, the last time by {how}."
+            )
         recent = sum(1 for death in deaths if now - death <= DEATHS_WINDOW_S)
         delay_s = min(part.restart_delay_s * 2 ** (recent - 1), BACKOFF_MOST_S)
-        self._log.write("up", f"{part.name} (pid {child.process.pid}) ended by {how}; again in {delay_s:.2g} s")
+        self._log.write(
+            "up", f"{part.name} (pid {child.process.pid}) ended by {how}; again in {delay_s:.2g} s"
+        )
         self._due[part.name] = (now + delay_s, part)
 
     def stop(self, order: tuple[str, ...]) -> None:
@@ -233,7 +243,9 @@ class Supervisor:
                 hurried = self._stop_signals > signals_before
                 patience_s = 1.0 if hurried else child.part.patience_s
                 if child.process.poll() is None and time.monotonic() - began > patience_s:
-                    self._log.write("up", f"{child.part.name} did not stop within {patience_s:.0f} s and is killed")
+                    self._log.write(
+                        "up", f"{child.part.name} did not stop within {patience_s:.0f} s and is killed"
+                    )
                     child.process.kill()
                     child.process.wait()
                 if child.process.poll() is not None:

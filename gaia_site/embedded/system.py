@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import urllib3
 
 from gaia_site.embedded import postgres, redis
-from gaia_site.embedded.account import Account, EmbeddedServerError, choose_account, socket_folder, wheel_binaries
+from gaia_site.embedded.account import (
+    Account,
+    EmbeddedServerError,
+    choose_account,
+    socket_folder,
+    wheel_binaries,
+)
 from gaia_site.embedded.data_folder import AlreadyRunning, DataFolder, NodeAddresses
 from gaia_site.embedded.processes import started_at
 from gaia_site.embedded.supervisor import Part, PartFailed, Stopped, Supervisor
@@ -134,7 +140,9 @@ class System:
             return _Addresses(database_url, redis_url)
         account = choose_account(self._data.path, wheel_binaries(self._settings.postgres_version))
         if account.folder != self._data.path:
-            self._console.write("up", f"the servers' data lies in {account.folder}: root cannot hand out this folder")
+            self._console.write(
+                "up", f"the servers' data lies in {account.folder}: root cannot hand out this folder"
+            )
         sockets = socket_folder(account)
         if not database_url:
             server = postgres.Postgres(account, sockets, self._settings.postgres_version)
@@ -209,7 +217,9 @@ class System:
             "CLUSTER_DISCOVERY_TYPE": "static",
             "CLUSTER_DISCOVERY_NODES": ",".join(f"{peer.node_id}={peer.raft}" for peer in self._nodes),
         }
-        part = self._command(node.node_id, "node", self._child_environment("node") | of_this_node, "raft_node")
+        part = self._command(
+            node.node_id, "node", self._child_environment("node") | of_this_node, "raft_node"
+        )
         return replace(part, address=node.raft)
 
     def _web(self) -> Part:
@@ -275,7 +285,13 @@ class System:
             }
             for one in self._supervisor.running()
         ]
-        ourselves = {"role": "up", "name": "up", "pid": os.getpid(), "address": "", "started_at": started_at(os.getpid())}
+        ourselves = {
+            "role": "up",
+            "name": "up",
+            "pid": os.getpid(),
+            "address": "",
+            "started_at": started_at(os.getpid()),
+        }
         self._data.write(
             "run.json",
             {

@@ -1,0 +1,44 @@
+# Each target installs what it needs. The Python environment is .venv/, the data of `make run` is .gaia/.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TESTS ?= tests
+LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+# Settings may be given to make as well: make run PORT=8080 NODES=3 DEMO=quiet, make test PG=16
+export PORT NODES DEMO PG
+
+.PHONY: run test bench check clean venv lock
+
+run: venv
+	@exec $(BIN)/python manage.py up
+
+test: venv
+	@sh .ci/browser
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= $(TESTS)
+	@$(BIN)/python -m coverage report
+
+bench: venv
+	@$(BIN)/python -m bench
+
+check: venv
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/house/test_doors.py
+
+venv: $(INSTALLED)
+
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@sh .ci/venv $(PYTHON)
+
+# Pins every dependency with its hashes, from the direct ones in *.in.
+lock: venv
+	@$(LOCK) --output-file=requirements.txt requirements.in
+	@$(LOCK) --output-file=requirements-dev.txt requirements-dev.in
+
+clean:
+	@rm -rf .venv .gaia .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
