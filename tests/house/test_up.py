@@ -1,0 +1,273 @@
+"""`manage.py up` as people use it: started from nothing, killed, started again, stopped, several side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import urllib3
+
+from gaia_site.embedded import processes
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 60.0
+GIVEN_BY_THE_TESTS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "CLUSTER_SECRET", "GAIA_DATA_DIR", "PYTEST_CURRENT_TEST")
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class Up:
+    """One `manage.py up` in a process of its own."""
+
+    def __init__(self, data: Path, **settings: str) -> None:
+        self.data = data
+        environment = {name: value for name, value in os.environ.items() if name not in GIVEN_BY_THE_TESTS}
+        environment |= {"GAIA_DATA_DIR": str(data), "PORT": str(free_port()), "DEMO": "0"} | settings
+        self.port = int(environment["PORT"])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "up"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    def wait_until_ready(self) -> Up:
+        def ready() -> bool:
+            assert self.process.poll() is None, "\n".join(self.lines)
+            return any("GAIA is ready" in line for line in self.lines)
+
+        wait_for(ready, "up to be ready", START_TIMEOUT_S, self.lines)
+        return self
+
+    def run_file(self) -> dict[str, Any]:
+        return json.loads((self.data / "run.json").read_text())
+
+    def pids(self, *roles: str) -> list[int]:
+        found = self.run_file()["processes"]
+        return [one["pid"] for one in found if not roles or one["role"] in roles]
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait_for_end(self) -> int:
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float, lines: list[str] | None = None) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}\n" + "\n".join(lines or [])
+        time.sleep(0.05)
+
+
+def status_of(url: str) -> int:
+    try:
+        return urllib3.request("GET", url, timeout=5.0, retries=False).status
+    except urllib3.exceptions.HTTPError:
+        return 0
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """A data folder with a space in its path, as somebody's checkout might have."""
+    parent = Path(tempfile.mkdtemp(prefix="gaia up ", dir="/tmp"))
+    parent.chmod(0o711)
+    yield parent / ".gaia"
+    shutil.rmtree(parent, ignore_errors=True)
+
+
+@pytest.fixture
+def up(data: Path) -> Iterator[Callable[..., Up]]:
+    """Starts systems, and ends whatever of them still runs."""
+    started: list[Up] = []
+
+    def start(folder: Path = data, **settings: str) -> Up:
+        started.append(Up(folder, **settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.send(signal.SIGTERM)
+            try:
+                one.wait_for_end()
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+
+
+def test_it_starts_from_nothing_names_its_parts_and_stops_without_an_orphan(data: Path, up: Callable[..., Up]) -> None:
+    system = up().wait_until_ready()
+    run = system.run_file()
+    roles = [one["role"] for one in run["processes"]]
+    pids = system.pids()
+
+    assert status_of(f"{system.url}/readyz") == 200
+    assert run["url"] == system.url
+    assert sorted(roles) == ["node", "postgres", "redis", "up", "web", "worker"]
+    assert all(map(processes.is_alive, pids))
+    for name in ("run.json", "secrets.json"):
+        assert oct((data / name).stat().st_mode & 0o777) == "0o600"
+
+    system.send(signal.SIGTERM)
+
+    assert system.wait_for_end() == 0
+    assert not any(map(processes.is_alive, pids))
+    assert not (data / "run.json").exists()
+    assert not any("is killed" in line for line in system.lines), "\n".join(system.lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_every_usual_signal_stops_it(up: Callable[..., Up], number: signal.Signals) -> None:
+    system = up()
+    wait_for(lambda: any("ready to accept connections" in line for line in system.lines), "postgres", START_TIMEOUT_S)
+
+    system.send(number)
+
+    assert system.wait_for_end() == 0
+
+
+def test_after_kill_9_the_next_start_cleans_up_and_goes_on(data: Path, up: Callable[..., Up]) -> None:
+    first = up().wait_until_ready()
+    pids = first.pids()
+    with psycopg.connect(first.run_file()["database_url"], autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept (word text)")
+        connection.execute("INSERT INTO kept VALUES ('before')")
+
+    first.send(signal.SIGKILL)
+    first.process.wait()
+    second = up().wait_until_ready()
+
+    assert not any(map(processes.is_alive, pids))
+    with psycopg.connect(second.run_file()["database_url"]) as connection:
+        assert connection.execute("SELECT word FROM kept").fetchall() == [("before",)]
+
+
+@pytest.mark.parametrize("role", ["web", "worker", "node", "redis", "postgres"])
+def test_a_part_that_is_killed_comes_back(running: Up, role: str) -> None:
+    (before,) = running.pids(role)
+
+    os.kill(before, signal.SIGKILL)
+
+    wait_for(lambda: running.pids(role) not in ([], [before]), f"a new {role}", 30, running.lines)
+    wait_for(lambda: status_of(f"{running.url}/readyz") == 200, "readiness", 60, running.lines)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Up]:
+    """One system for the tests that leave it as they found it."""
+    parent = Path(tempfile.mkdtemp(prefix="gaia-up-", dir="/tmp"))
+    parent.chmod(0o711)
+    system = Up(parent / ".gaia").wait_until_ready()
+    yield system
+    system.send(signal.SIGTERM)
+    assert system.wait_for_end() == 0
+    shutil.rmtree(parent, ignore_errors=True)
+
+
+def test_a_command_beside_it_reaches_the_same_servers(running: Up) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in GIVEN_BY_THE_TESTS}
+    program = "from django.conf import settings; print(settings.GAIA.database_url, settings.GAIA.cluster_node_urls)"
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--no-imports", "-c", program],
+        cwd=ROOT,
+        env=environment | {"GAIA_DATA_DIR": str(running.data)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    run = running.run_file()
+    assert done.stdout.strip() == f"{run['database_url']} {tuple(run['node_urls'])}"
+
+
+def test_a_second_start_in_the_same_folder_says_who_runs(running: Up) -> None:
+    second = Up(running.data)
+
+    assert second.wait_for_end() == 1
+    wait_for(lambda: second.lines, "its last words", 5)
+    assert f"runs already: process {running.process.pid}, at {running.url}" in "\n".join(second.lines)
+    assert status_of(f"{running.url}/readyz") == 200
+
+
+def test_two_checkouts_run_side_by_side(running: Up, up: Callable[..., Up]) -> None:
+    other = up().wait_until_ready()
+
+    assert status_of(f"{other.url}/readyz") == status_of(f"{running.url}/readyz") == 200
+    assert set(other.pids()).isdisjoint(running.pids())
+
+
+def test_a_port_in_use_is_named_and_another_offered(up: Callable[..., Up]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        system = up(PORT=str(port))
+
+        assert system.wait_for_end() == 1
+        wait_for(lambda: system.lines, "its last words", 5)
+        assert f"Port {port} on 127.0.0.1 cannot be used" in "\n".join(system.lines)
+        assert "make run PORT=" in "\n".join(system.lines)
+
+
+def test_stale_files_of_an_earlier_life_stop_no_start(data: Path, up: Callable[..., Up]) -> None:
+    data.mkdir()
+    (data / "lock").write_text("1\n")
+    stranger = {"role": "web", "name": "web", "pid": os.getpid(), "address": "", "started_at": 1.0}
+    (data / "run.json").write_text(json.dumps({"processes": [stranger]}))
+    (data / "nodes.json").write_text("{ cut short")
+
+    system = up()
+    wait_for(lambda: any("ready to accept connections" in line for line in system.lines), "postgres", START_TIMEOUT_S)
+
+    assert processes.is_alive(os.getpid())
+
+
+def test_a_wrong_setting_is_refused_before_anything_starts(data: Path, up: Callable[..., Up]) -> None:
+    system = up(NODES="many")
+
+    assert system.wait_for_end() == 1
+    wait_for(lambda: system.lines, "its last words", 5)
+    assert system.lines == ["NODES is 'many'. Allowed: a whole number from 1 to 7."]
+    assert not data.exists()
+
+
+def test_three_nodes_form_one_cluster(up: Callable[..., Up]) -> None:
+    system = up(NODES="3").wait_until_ready()
+
+    assert len(system.pids("node")) == 3
+    assert len(set(system.run_file()["node_urls"])) == 3
