@@ -14,7 +14,13 @@ from django_filters import FilterSet
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+    inline_serializer,
+)
 from rest_framework import serializers
 
 from gaia_site.pagination import LIMIT_DEFAULT, LIMIT_MOST
@@ -53,6 +59,18 @@ class ProblemSerializer(serializers.Serializer):
         many=True,
         required=False,
     )
+
+
+class BatchLineSerializer(serializers.Serializer):
+    """One line of a batch's answer: the code its item alone would have got, and that answer's members.
+
+    An object with a status of its own shows it as `state`; a refusal has the members of a problem.
+    """
+
+    status = serializers.IntegerField()
+    state = serializers.CharField(required=False)
+    type = serializers.CharField(required=False)
+    detail = serializers.CharField(required=False)
 
 
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -150,6 +168,28 @@ def page_of(serializer: type[serializers.Serializer]) -> Any:
             "previous": serializers.URLField(allow_null=True),
             "results": serializer(many=True),
         },
+    )
+
+
+def one_or_many(serializer: type[serializers.Serializer]) -> Any:
+    """A body that is one object or a list of such objects."""
+    name = serializer.__name__.removesuffix("Serializer")
+    return PolymorphicProxySerializer(
+        component_name=f"{name}OrList",
+        serializers=[serializer, serializer(many=True)],
+        resource_type_field_name=None,
+        many=False,
+    )
+
+
+def one_or_lines(serializer: type[serializers.Serializer]) -> Any:
+    """An answer that is one object, or the lines of a batch."""
+    name = serializer.__name__.removesuffix("Serializer")
+    return PolymorphicProxySerializer(
+        component_name=f"{name}OrLines",
+        serializers=[serializer, BatchLineSerializer(many=True)],
+        resource_type_field_name=None,
+        many=False,
     )
 
 

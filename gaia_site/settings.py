@@ -209,6 +209,15 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "Tier": "coordination.models.Tier",
+        "Provider": "coordination.models.Provider",
+        "SessionStatus": "coordination.models.SessionStatus",
+        "Health": "coordination.models.Health",
+        "TaskStatus": "coordination.models.TaskStatus",
+        "LessonStatus": "coordination.models.LessonStatus",
+        "AttemptOutcome": "coordination.models.AttemptOutcome",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "gaia_site.schema.complete",

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from django.contrib import admin
 from django.urls import include, path
 
+from coordination.api import agent
 from gaia_site import health
 
 
@@ -21,6 +22,7 @@ urlpatterns = [
     path("readyz", health.readyz),
     path("metrics", health.metrics),
     path("admin/", admin.site.urls),
+    path("agent/gaia_agent.py", agent.download, name="agent-download"),
     *_when_there("api/", "gaia_site.api.urls"),
     *_when_there("", "usability.portal.urls"),
 ]

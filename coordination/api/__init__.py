@@ -1,0 +1,1 @@
+"""The HTTP face of coordination: one module a noun. Views parse and translate; services decide."""
