@@ -49,8 +49,7 @@ class SimFile:
 
     def sync(self) -> None:
         self._disk.operation()
-        if not self._disk.forgets_syncs:
-            self.durable, self.pending = self.durable + self.pending, b""
+        self.durable, self.pending = self.durable + self.pending, b""
 
     def close(self) -> None:
         """Closing makes nothing durable."""
@@ -69,7 +68,6 @@ class SimDisk:
         self._rng = rng
         self.files: dict[str, SimFile] = {}
         self.crash_in: int | None = None
-        self.forgets_syncs = False
 
     def operation(self, half_done: Callable[[], None] = lambda: None) -> None:
         """One operation that is durable when it returns; the power may go before, or when it is half done."""
@@ -192,11 +190,12 @@ class Member:
 class World:
     """Use as a context manager: the clock and the chance of pysyncobj are the world's until it closes."""
 
-    def __init__(self, seed: int, size: int = 3, *, quiet: bool = False, retain: int = 0, replica: type[Replica] = Replica) -> None:
-        self.rng, self.now, self.quiet = random.Random(seed), 1.0, quiet
+    def __init__(
+        self, seed: int, size: int = 3, *, quiet: bool = False, retain: int = 0, batch_bytes: int = 60
+    ) -> None:
+        self.rng, self.now, self.quiet, self._batch_bytes = random.Random(seed), 1.0, quiet, batch_bytes
         self.names = [f"n{i}" for i in range(1, size + 1)]
         self._retain = retain or 1 + seed % 2
-        self._replica = replica
         self.connections = {frozenset((a, b)): Connection((a, b)) for a in self.names for b in self.names if a < b}
         self.members = {name: Member(self, name) for name in self.names}
         self.later: list[tuple[float, int, Callable[[], object]]] = []
@@ -232,7 +231,7 @@ class World:
             snapshot_interval_s=1e9,
             snapshot_retain=self._retain,
             segment_bytes=700,
-            batch_bytes=60,
+            batch_bytes=self._batch_bytes,
             chunk_bytes=64,
         )
 
@@ -241,7 +240,7 @@ class World:
         member.is_paused, member.disk.crash_in = False, None
         member.machine = SimMachine(self, name)
         links = SimLinks(self, name)
-        member.replica = self._replica(self.settings(name), member.disk, links, member.machine, lambda *_: None)
+        member.replica = Replica(self.settings(name), member.disk, links, member.machine, lambda *_: None)
         for connection in self._connections_of(name):
             self._reconnect(connection)
 
