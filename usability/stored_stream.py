@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 import redis
@@ -44,12 +44,13 @@ STREAM_UP = Gauge("gaia_detection_stream_up", "Whether the stream is being read 
 class StreamReader:
     """Reads partitions of the Redis stream by position. `is_up` is False while Redis does not answer."""
 
-    def __init__(self, redis_url: str | None) -> None:
+    def __init__(self, redis_url: str | None, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._url = redis_url
+        self._monotonic_s = monotonic_s
         self._client: redis.Redis | None = None
         self._positions: dict[int, str] = {}
         self._numbers: dict[tuple[int, bytes], int] = {}
-        self._retry_at_s = 0.0
+        self._retry_at_s = float("-inf")
         self.is_up = False
         self.has_gap = False
 
@@ -116,7 +117,7 @@ class StreamReader:
     def _connect(self) -> bool:
         if self.is_up:
             return True
-        if self._url is None or time.monotonic() < self._retry_at_s:
+        if self._url is None or self._monotonic_s() < self._retry_at_s:
             return False
         try:
             self._client = redis.Redis.from_url(
@@ -141,18 +142,19 @@ class StreamReader:
             log.warning("stream_lost", extra={"error": type(error).__name__})
         self.close()
         STREAM_UP.set(0)
-        self._retry_at_s = time.monotonic() + REDIS_RETRY_S
+        self._retry_at_s = self._monotonic_s() + REDIS_RETRY_S
 
 
 class StoredStream:
     """The rows of the partitions followed, each once, whichever way they come."""
 
-    def __init__(self, redis_url: str | None) -> None:
-        self._reader = StreamReader(redis_url)
+    def __init__(self, redis_url: str | None, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._reader = StreamReader(redis_url, monotonic_s)
+        self._monotonic_s = monotonic_s
         self._seen: set[bytes] = set()
         self._seen_order: deque[bytes] = deque()
-        self._swept_at_s = 0.0
-        self._polled_at_s = 0.0
+        self._swept_at_s = float("-inf")
+        self._polled_at_s = float("-inf")
         self._settled: dt.datetime | None = None
 
     @property
@@ -167,7 +169,7 @@ class StoredStream:
     def sweep_from(self, moment: dt.datetime) -> None:
         """Let the next sweep look at rows received since `moment`, where that is earlier than planned."""
         self._settled = moment if self._settled is None else min(self._settled, moment)
-        self._swept_at_s = 0.0
+        self._swept_at_s = float("-inf")
 
     def mark_seen(self, ids: Iterable[bytes]) -> None:
         """These rows have been handed on in another way."""
@@ -178,7 +180,7 @@ class StoredStream:
         """Rows not handed on before, in no particular order. Raises django.db.Error if the rows are away."""
         rows = self._fresh(self._reader.read(block_ms))
         READ.labels("stream").inc(len(rows))
-        at_s = time.monotonic()
+        at_s = self._monotonic_s()
         if self._reader.has_gap or at_s - self._swept_at_s >= SWEEP_EVERY_S:
             self._swept_at_s, self._polled_at_s = at_s, at_s
             self._reader.has_gap = False

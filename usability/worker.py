@@ -99,7 +99,7 @@ class Worker:
         self._clock = clock
         self._monotonic_s = monotonic_s
         self._block_ms = block_ms
-        self._stream = StoredStream(redis_url)
+        self._stream = StoredStream(redis_url, monotonic_s)
         self._renewed_s = self._stepped_s = self._policies_s = self._cursor_s = float("-inf")
 
     def step(self) -> bool:

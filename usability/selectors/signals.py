@@ -11,7 +11,6 @@ from django.db.models import QuerySet
 
 from usability import access
 from usability.errors import NotFound
-from usability.kinds import AlertState
 from usability.models import Classroom, Enrollment, TeacherDashboardAlert
 from usability.selectors.shapes import AlertChange, Pupil, Signal, Strip
 
@@ -166,6 +165,6 @@ def alerts_after(
     ]
 
 
-def is_waiting(signal: Signal) -> bool:
-    """Whether the signal is open and nobody is on the way."""
-    return signal.state in (AlertState.NEW, AlertState.ACKNOWLEDGED)
+def help_request_state(request_id: Any, *, who: Any) -> str:
+    """What the pupil's page shows: sent, seen, coming or done. Raises `NotFound` for somebody else's."""
+    return access.get_help_request(who, request_id).state

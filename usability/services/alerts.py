@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from usability.access import get_alert, person
@@ -39,6 +40,8 @@ SNOOZE_LIMIT_MINUTES = 24 * 60
 NOTE_LIMIT = 1000
 KIND_PATTERN = re.compile(r"[a-z0-9_-]{1,50}")
 EXPIRE_AFTER = dt.timedelta(minutes=60)
+NEWS_EXPIRES_AFTER = dt.timedelta(minutes=10)
+LOST_AFTER = dt.timedelta(hours=3)
 
 # What a step may change, and so what undo puts back.
 _RESTORED = (
@@ -226,20 +229,40 @@ def undo(alert_id: Any, *, who: Any, now: dt.datetime | None = None) -> TeacherD
 
 
 def expire_alerts(*, now: dt.datetime | None = None, limit: int = 500) -> int:
-    """Close open alerts that nothing has touched for an hour; how many. At most `limit` a call."""
+    """Close open alerts that nothing has touched for long and whose episode is over; how many, at most `limit`.
+
+    An hour for a signal, ten minutes for good news. An episode that nobody has closed for three hours, because
+    its state was lost, is ended where it was last heard of.
+    """
     now = now or timezone.now()
-    stale = TeacherDashboardAlert.objects.open().filter(updated_at__lt=now - EXPIRE_AFTER)
-    stale = stale.filter(Q(snoozed_until__isnull=True) | Q(snoozed_until__lt=now))
-    expired = 0
-    for classroom_id, alert_id in list(stale.order_by("classroom_id", "id").values_list("classroom_id", "pk")[:limit]):
-        with transaction.atomic():
-            seq = take_seqs(classroom_id)
-            changed = stale.filter(pk=alert_id).update(
-                state=AlertState.EXPIRED, closed_at=now, closed_by=None, seq=seq, updated_at=now
-            )
-            hint_after_commit(classroom_id, seq)
-        expired += changed
-    return expired
+    _end_lost_episodes(now)
+    is_over = Q(event__isnull=True) | Q(event__ended_at__isnull=False) | Q(event__resolved_at__isnull=False)
+    is_old_news = Q(alert_type="recovered", updated_at__lt=now - NEWS_EXPIRES_AFTER)
+    stale = TeacherDashboardAlert.objects.open().filter(
+        is_old_news | (is_over & Q(updated_at__lt=now - EXPIRE_AFTER)),
+        Q(snoozed_until__isnull=True) | Q(snoozed_until__lt=now),
+    )
+    found = stale.order_by("classroom_id", "id").values_list("classroom_id", "pk")[:limit]
+    return sum(_expire(classroom_id, alert_id, now) for classroom_id, alert_id in list(found))
+
+
+def _expire(classroom_id: uuid.UUID, alert_id: uuid.UUID, now: dt.datetime) -> int:
+    """Close one, if nobody has acted on it since it was found; 1 or 0."""
+    with transaction.atomic():
+        seq = take_seqs(classroom_id)
+        changed = (
+            TeacherDashboardAlert.objects.open()
+            .filter(pk=alert_id, updated_at__lt=now - NEWS_EXPIRES_AFTER)
+            .update(state=AlertState.EXPIRED, closed_at=now, closed_by=None, seq=seq, updated_at=now)
+        )
+        hint_after_commit(classroom_id, seq)
+    return changed
+
+
+def _end_lost_episodes(now: dt.datetime) -> None:
+    FrustrationEvent.objects.open().exclude(revision=0).filter(updated_at__lt=now - LOST_AFTER).update(
+        ended_at=Greatest(F("detected_at"), F("updated_at")), updated_at=now
+    )
 
 
 # ---------------------------------------------------------------- one step

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from usability.access import get_help_request
 from usability.models import Classroom, HelpRequest, Student
 from usability.services.routing import classroom_of
 
@@ -39,8 +37,3 @@ def create_help_request(
             request.id = request_id
         HelpRequest.objects.bulk_create([request], ignore_conflicts=True)
     return HelpRequest.objects.select_related("alert").get(pk=request.pk)
-
-
-def help_request_state(request_id: Any, *, who: Any) -> str:
-    """What the pupil's page shows: sent, seen, coming or done. Raises `NotFound` for somebody else's."""
-    return get_help_request(who, request_id).state

@@ -1,0 +1,76 @@
+"""What the detection workers do besides: snapshots, effects, expiry, upkeep of the metrics' days.
+
+Each duty belongs to the holder of partitions, so it is done by one worker; each is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import uuid
+from collections.abc import Callable, Collection
+
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from usability import effects, partitions, snapshots
+from usability.services.alerts import expire_alerts
+
+log = logging.getLogger("gaia.detection")
+
+# The holder of this partition does what is to be done once in the system.
+FIRST = 0
+SNAPSHOTS_EVERY = dt.timedelta(seconds=20)
+EFFECTS_EVERY = dt.timedelta(seconds=30)
+EXPIRY_EVERY = dt.timedelta(seconds=30)
+UPKEEP_EVERY = dt.timedelta(hours=1)
+BATCH_IDS_KEPT = dt.timedelta(hours=48)
+BATCH_IDS_A_CALL = 20_000
+
+
+class Duties:
+    """Runs what is due. One duty a call, so that detection is never kept waiting for all of them."""
+
+    def __init__(self, started_at: dt.datetime) -> None:
+        long_ago = started_at - dt.timedelta(days=1)
+        self._done_at = dict.fromkeys(("snapshots", "effects", "expiry", "upkeep"), long_ago)
+
+    def step(
+        self, *, held: Collection[int], classroom_ids: Collection[uuid.UUID], now: dt.datetime
+    ) -> bool:
+        """Do the duty that is most overdue, if any; whether it changed something."""
+        duties: dict[str, tuple[dt.timedelta, Callable[[], int]]] = {}
+        if classroom_ids:
+            duties["snapshots"] = (SNAPSHOTS_EVERY, lambda: snapshots.take_due(classroom_ids, now=now))
+        if FIRST in held:
+            duties["effects"] = (EFFECTS_EVERY, lambda: effects.measure_due(now=now))
+            duties["expiry"] = (EXPIRY_EVERY, lambda: expire_alerts(now=now))
+            duties["upkeep"] = (UPKEEP_EVERY, lambda: upkeep(now))
+        overdue = {name: now - self._done_at[name] - every for name, (every, _) in duties.items()}
+        name = max(overdue, key=overdue.__getitem__, default=None)
+        if name is None or overdue[name] < dt.timedelta():
+            return False
+        self._done_at[name] = now
+        return duties[name][1]() > 0
+
+
+def upkeep(now: dt.datetime) -> int:
+    """Make the days to come, drop the days that are over, forget old batch ids; how many things changed."""
+    today = now.astimezone(dt.UTC).date()
+    changed = len(partitions.ensure_partitions(today))
+    try:
+        changed += len(partitions.drop_expired(today))
+    except DatabaseError as error:
+        # A long query may hold a day; the next hour tries again. Making days must not fail.
+        log.warning("expired_days_not_dropped", extra={"error": type(error).__name__})
+    return changed + _forget_batch_ids(now)
+
+
+def _forget_batch_ids(now: dt.datetime) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM usability_ingestbatch WHERE id IN (SELECT id FROM usability_ingestbatch"
+            " WHERE received_at < %s ORDER BY received_at LIMIT %s)",
+            [now - BATCH_IDS_KEPT, BATCH_IDS_A_CALL],
+        )
+        return cursor.rowcount

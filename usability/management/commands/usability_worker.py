@@ -1,0 +1,69 @@
+"""`manage.py usability_worker`: one detection worker, until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import Error as DatabaseError
+from django.db import connections
+from django.utils import timezone
+
+from usability.duties import Duties
+from usability.worker import Worker
+
+log = logging.getLogger("gaia.detection")
+
+REST_S = 0.05
+RETRY_S = 1.0
+
+
+class Command(BaseCommand):
+    help = "Runs one detection worker: reads what apps report, raises signals, keeps snapshots and effects."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--name", default="", help="unique among live workers; host and process by default")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        if not settings.GAIA.frustration_detection_enabled:
+            self.stdout.write("FRUSTRATION_DETECTION_ENABLED is off: nothing is detected.")
+            stopping.wait()
+            return
+        name = options["name"] or f"{socket.gethostname()}-{os.getpid()}"
+        worker = Worker(name, redis_url=settings.GAIA.redis_url, clock=timezone.now)
+        duties = Duties(timezone.now())
+        log.info("worker_started", extra={"worker": name})
+        while not stopping.is_set():
+            if not _turn(worker, duties, stopping):
+                stopping.wait(REST_S)
+        _end(worker)
+
+
+def _turn(worker: Worker, duties: Duties, stopping: threading.Event) -> bool:
+    """One step of each loop; whether there was work. A database that is away is waited for."""
+    try:
+        had_work = worker.step()
+        return duties.step(held=worker.held, classroom_ids=worker.rooms, now=timezone.now()) or had_work
+    except DatabaseError as error:
+        log.error("worker_waits_for_database", extra={"worker": worker.name, "error": type(error).__name__})
+        connections.close_all()
+        stopping.wait(RETRY_S)
+        return False
+
+
+def _end(worker: Worker) -> None:
+    try:
+        worker.stop()
+    except DatabaseError as error:
+        # The leases pass by themselves, and the rows are as they were.
+        log.error("worker_ended_without_saving", extra={"error": type(error).__name__})
+    connections.close_all()

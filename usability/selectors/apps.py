@@ -1,0 +1,93 @@
+"""About the apps: how their clients behave, and how pupils rate them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Avg, Count, Sum
+
+from usability import access
+from usability.errors import NotFound
+from usability.kinds import HealthMeasure
+from usability.models import App, AppHealthCount
+from usability.selectors.shapes import AppHealth
+
+ITEMS_SHOWN = 20
+
+
+def app_health(app_name: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> AppHealth:
+    """What the app itself does wrong, counted by the hour. Raises `NotFound` for another's app.
+
+    Operators see every app, an app's own key its own, teachers the apps used in their classes. The hour in
+    which `since` lies is counted whole.
+    """
+    if not _may_see(app_name, who):
+        raise NotFound
+    hour = since.replace(minute=0, second=0, microsecond=0)
+    rows = (
+        AppHealthCount.objects.filter(app_name=app_name, hour__gte=hour, hour__lt=until)
+        .values_list("measure", "label")
+        .annotate(total=Sum("count"))
+        .order_by("-total", "label")
+    )
+    counts: dict[str, list[tuple[str, int]]] = {}
+    for measure, label, total in rows:
+        counts.setdefault(measure, []).append((label, total))
+    accepted = sum(total for _, total in counts.get(HealthMeasure.ACCEPTED, ()))
+    late = sum(total for _, total in counts.get(HealthMeasure.LATE, ()))
+    return AppHealth(
+        app_name=app_name,
+        since=since,
+        until=until,
+        metrics=accepted,
+        rejected=dict(counts.get(HealthMeasure.REJECTED, ())),
+        dead_clicks=tuple(counts.get(HealthMeasure.DEAD_CLICK, ())[:ITEMS_SHOWN]),
+        rage_clicks=tuple(counts.get(HealthMeasure.RAGE_CLICK, ())[:ITEMS_SHOWN]),
+        error_clicks=tuple(counts.get(HealthMeasure.ERROR_CLICK, ())[:ITEMS_SHOWN]),
+        late_share=late / accepted if accepted else None,
+        sdk_versions=dict(counts.get(HealthMeasure.SDK, ())),
+    )
+
+
+def _may_see(app_name: str, who: Any) -> bool:
+    reach = access.reach_of(who)
+    if reach.everything:
+        return App.objects.filter(name=app_name).exists() or AppHealthCount.objects.filter(app_name=app_name).exists()
+    if reach.app_name:
+        return reach.app_name == app_name
+    return reach.teacher_id is not None and any(
+        app_name in app_names for app_names in access.visible_classrooms(who).values_list("app_names", flat=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RatingsSummary:
+    """Mean and spread of ratings; `average` is None where there is none. `counts` by star, 1 to 5."""
+
+    app_name: str | None
+    average: float | None
+    count: int
+    counts: dict[int, int]
+    with_feedback: int
+
+
+def ratings_summary(
+    *, who: Any, app_name: str | None = None, since: dt.datetime | None = None
+) -> RatingsSummary:
+    """Ratings the caller may see, of one app or all, since then or ever."""
+    rows = access.visible_ratings(who)
+    if app_name is not None:
+        rows = rows.filter(app_name=app_name)
+    if since is not None:
+        rows = rows.filter(created_at__gte=since)
+    counted = dict(rows.order_by().values_list("rating").annotate(n=Count("id")))
+    found = rows.aggregate(mean=Avg("rating"), n=Count("id"))
+    return RatingsSummary(
+        app_name=app_name,
+        average=found["mean"],
+        count=found["n"],
+        counts={stars: counted.get(stars, 0) for stars in range(1, 6)},
+        with_feedback=rows.exclude(feedback_text="").count(),
+    )
