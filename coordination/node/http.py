@@ -20,6 +20,7 @@ from coordination.log.contract import Committed, Outcome
 from coordination.log.raft import Member
 from coordination.machine.commands import LockAcquire, TaskClaim
 from coordination.machine.outcomes import Accepted, Rejected
+from coordination.machine.scoring import explain
 from coordination.machine.state import State
 from coordination.node import meters
 from coordination.node.proposer import Proposer
@@ -146,8 +147,6 @@ class NodeInterface:
         return _packed(protocol.ReadIndex(revision))
 
     async def _explain(self, request: web.Request) -> web.Response:
-        from coordination.machine.scoring import explain  # noqa: PLC0415
-
         task_id = request.match_info["task_id"]
         explained = self._replica.read(lambda state: explain(state, task_id))
         if explained is None:

@@ -62,6 +62,11 @@ class Replica:
         for listener in self._listeners:
             listener.on_restored()
 
+    def events_after(self, revision: int) -> list[Recorded] | None:
+        """The recorded events after this revision; None where the state no longer has them all."""
+        with self._lock:
+            return self._machine.events_after(revision)
+
     @contextmanager
     def reading(self) -> Iterator[State]:
         """The live state, standing still for as long as the block lasts: keep it short, change nothing."""

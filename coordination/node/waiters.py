@@ -18,11 +18,15 @@ from coordination.machine.commands import LockAcquire, LockWaitCancel, TaskClaim
 from coordination.machine.events import AnyEvent, Recorded
 from coordination.machine.kinds import RejectionCode
 from coordination.machine.outcomes import Accepted, ClaimAnswer, LockAnswer, Rejected
+from coordination.machine.state import State
 from coordination.node import meters
 from coordination.node.proposer import Proposer
+from coordination.node.replica import Replica
 
 CLAIMS_WAITING_MAX = 20_000
 WAKE_CHUNK = 16
+GRACE_S = 5.0
+"""The machine's clock may run behind by this much before a waiter gives up by its own."""
 RECHECK_S = 5.0
 """Waiting claims are asked again at least this often, for what no event announces: a time window that opens."""
 
@@ -154,8 +158,9 @@ def made_claimable(event: AnyEvent) -> int:
 class WaitingLocks:
     """Callers that wait in the queue of a lock, by the request id of their command."""
 
-    def __init__(self, proposer: Proposer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, proposer: Proposer, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:
         self._proposer = proposer
+        self._replica = replica
         self._loop = loop
         self._waiting: dict[bytes, asyncio.Future[Recorded]] = {}
 
@@ -167,15 +172,19 @@ class WaitingLocks:
         meters.LOCKS_WAITING.set(len(self._waiting))
         try:
             (outcome,) = await self._proposer.submit([command])
-            if not _is_queued(outcome):
+            state = _state_of(outcome)
+            if state == "expired":  # a repeated request whose wait was over before
+                return self._refused(command, outcome.revision)
+            if state != "queued":
                 return outcome
-            recorded = await asyncio.wait_for(turn, command.wait_ms / 1000 + 10)
-            return _outcome_of(recorded, outcome)
-        except (TimeoutError, asyncio.CancelledError) as left:
+            recorded = await asyncio.wait_for(turn, command.wait_ms / 1000 + GRACE_S)
+            return _held(recorded) or self._refused(command, recorded.revision)
+        except TimeoutError:
             await self._leave(command)
-            if isinstance(left, asyncio.CancelledError):
-                raise
-            return outcome
+            return self._refused(command, outcome.revision)
+        except asyncio.CancelledError:
+            await self._leave(command)
+            raise
         finally:
             self._waiting.pop(command.request_id, None)
             meters.LOCKS_WAITING.set(len(self._waiting))
@@ -183,6 +192,15 @@ class WaitingLocks:
     async def _leave(self, command: LockAcquire) -> None:
         cancel = LockWaitCancel(lock_key=command.lock_key, owner_id=command.owner_id, actor=command.actor)
         await asyncio.shield(self._proposer.submit([cancel]))
+
+    def _refused(self, command: LockAcquire, revision: int) -> Rejected:
+        holder = self._replica.read(lambda state: _holder(state, command.lock_key))
+        return Rejected(
+            revision=revision,
+            code=RejectionCode.CONFLICT,
+            detail=f"waited for lock {command.lock_key} in vain",
+            data={"lock_key": command.lock_key, **holder},
+        )
 
     def note(self, recorded: Recorded) -> None:
         """A lock's event: it may be somebody's turn."""
@@ -194,30 +212,30 @@ class WaitingLocks:
             turn.set_result(recorded)
 
 
-def _is_queued(outcome: Accepted | Rejected) -> bool:
-    return (
-        isinstance(outcome, Accepted)
-        and isinstance(outcome.value, LockAnswer)
-        and outcome.value.state == "queued"
-    )
+def _state_of(outcome: Accepted | Rejected) -> str:
+    if isinstance(outcome, Accepted) and isinstance(outcome.value, LockAnswer):
+        return outcome.value.state
+    return ""
 
 
-def _outcome_of(recorded: Recorded, queued: Accepted | Rejected) -> Accepted | Rejected:
+def _held(recorded: Recorded) -> Accepted | None:
+    """The outcome of a request whose turn came; None where its wait was over instead."""
     event = recorded.event
-    if isinstance(event, happened.LockAcquired):
-        answer = LockAnswer(
-            state="held",
-            lock_key=event.lock_key,
-            owner_id=event.owner_id,
-            fencing_token=event.fencing_token,
-            expires_ms=event.expires_ms,
-            ttl_ms=event.expires_ms - recorded.clock_ms,
-        )
-        return Accepted(revision=recorded.revision, value=answer)
-    assert isinstance(event, happened.LockWaitExpired)
-    return Rejected(
-        revision=recorded.revision,
-        code=RejectionCode.CONFLICT,
-        detail=f"waited for {event.lock_key} in vain: {event.reason}",
-        data={"lock_key": event.lock_key},
+    if not isinstance(event, happened.LockAcquired):
+        return None
+    answer = LockAnswer(
+        state="held",
+        lock_key=event.lock_key,
+        owner_id=event.owner_id,
+        fencing_token=event.fencing_token,
+        expires_ms=event.expires_ms,
+        ttl_ms=event.ttl_ms,
     )
+    return Accepted(revision=recorded.revision, value=answer)
+
+
+def _holder(state: State, lock_key: str) -> dict[str, str | int]:
+    lock = state.locks.get(lock_key)
+    if lock is None or not lock.owner_id:
+        return {}
+    return {"owner_id": lock.owner_id, "expires_in_ms": max(0, lock.expires_ms - state.clock_ms)}
