@@ -131,7 +131,6 @@ def _session_ended(state: State, event: e.SessionExpired | e.SessionDeregistered
 def _session_forgotten(state: State, event: e.SessionForgotten) -> None:
     del state.sessions[event.session_id]
     del state.names_index[event.session_name]
-    del state.offline_index[event.session_id]
     state.affinities.pop(event.session_id, None)
 
 
@@ -331,6 +330,8 @@ def _lesson_deleted(state: State, event: e.LessonDeleted) -> None:
         state.unindex_task(task)
         task.spec = msgspec.structs.replace(task.spec, lesson_id="")
         state.index_task(task)
+    for final in [final for final in state.finals.values() if final.lesson_id == event.lesson_id]:
+        state.finals[final.task_id] = msgspec.structs.replace(final, lesson_id="")
     for session in state.sessions.values():
         if session.lesson_id == event.lesson_id:
             session.lesson_id = ""

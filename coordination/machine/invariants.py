@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from coordination.machine import codec
 from coordination.machine.kinds import SessionStatus
-from coordination.machine.state import State, snapshot_of, state_of
+from coordination.machine.state import Session, State, snapshot_of, state_of
 
 
 def check_invariants(state: State) -> None:
@@ -148,11 +148,15 @@ def _indices(state: State) -> Iterator[str]:
     ):
         if getattr(state, name) != getattr(fresh, name):
             yield f"{name} is {getattr(state, name)} and should be {getattr(fresh, name)}"
-    if list(state.offline_index) != list(fresh.offline_index):
-        yield "the offline sessions are out of order"
+    if _id(state.longest_offline()) != _id(fresh.longest_offline()):
+        yield f"{_id(state.longest_offline())} is longest offline, not {_id(fresh.longest_offline())}"
     claimable = {task.task_id for task in state.tasks.values() if task.is_claimable}
     queued = {task_id for task_id in state.tasks if task_id in state.queue}
     if claimable != queued or len(state.queue) != len(queued):
         yield f"the queue holds {queued} of {len(state.queue)} and should hold {claimable}"
     if state.next_due() != fresh.next_due():
         yield f"{state.next_due()} is due next and should be {fresh.next_due()}"
+
+
+def _id(session: Session | None) -> str:
+    return session.session_id if session is not None else ""

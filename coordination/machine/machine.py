@@ -23,7 +23,7 @@ from .kinds import RejectionCode
 from .outcomes import Accepted, LockAnswer, Outcome, Rejected, Value
 from .policy import Policy
 from .rules import lessons, locks, sessions, tasks, time
-from .rules.decision import Decision, Refusal
+from .rules.decision import Decision, Refusal, StepEnds
 from .state import State, snapshot_of, state_of
 
 _RULES: dict[type, Callable[[State, Any], Decision]] = {
@@ -132,23 +132,32 @@ class Machine:
         state = self._state
         decision = _RULES[type(command)](state, command)
         made: list[AnyEvent] = []
+        before = state.revision
         while True:
             try:
-                event = next(decision)
+                step = next(decision)
             except StopIteration as end:
                 result: Value | Refusal = end.value
                 break
-            evolve(state, event)
-            if not isinstance(event, ClockMoved):
-                made.append(event)
+            if isinstance(step, StepEnds):
+                self._record(made, command.actor, events)
+                made = []
+                continue
+            evolve(state, step)
+            if not isinstance(step, ClockMoved):
+                made.append(step)
+        self._record(made, command.actor, events)
         if isinstance(result, Refusal):
-            assert not made, f"{type(command).__name__} was refused after {made}"
+            assert state.revision == before, (
+                f"{type(command).__name__} was refused after it changed something"
+            )
             return Rejected(revision=state.revision, code=result.code, detail=result.detail, data=result.data)
-        if made:
-            self._record(made, command.actor, events)
         return Accepted(revision=state.revision, value=result)
 
     def _record(self, made: list[AnyEvent], actor: str, events: list[Recorded]) -> None:
+        """Give these events, if there are any, the next revision."""
+        if not made:
+            return
         state = self._state
         state.revision += 1
         for sequence, event in enumerate(made):

@@ -6,6 +6,7 @@ is never asked for an order that its history could influence. Only `evolve` chan
 """
 
 from collections import deque
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -234,7 +235,7 @@ class State:
 
     def _reset_indices(self) -> None:
         self.names_index: dict[str, str] = {}
-        self.offline_index: dict[str, None] = {}  # session ids, longest offline first
+        self.offline_index: list[tuple[int, str]] = []  # heap of (offline since, session id), with stale ones
         self.claims_index: dict[str, set[str]] = {}  # session id → task ids
         self.undelivered_index: dict[str, set[str]] = {}  # session id → task ids pushed, not yet noticed
         self.dependents_index: dict[str, set[str]] = {}  # task id → ids of tasks waiting for it
@@ -267,6 +268,16 @@ class State:
     def dependents_of(self, task_id: str) -> list[str]:
         return sorted(self.dependents_index.get(task_id, ()))
 
+    def longest_offline(self) -> Session | None:
+        """The session that went offline first, by id where several went at once; None if all are online."""
+        while self.offline_index:
+            since, session_id = self.offline_index[0]
+            session = self.sessions.get(session_id)
+            if session is not None and not session.is_online and session.offline_since == since:
+                return session
+            heappop(self.offline_index)
+        return None
+
     def next_due(self) -> Due | None:
         """The record that is due first, and when."""
         return self.deadlines.head(self._due_ms)
@@ -292,10 +303,15 @@ class State:
     def index_session(self, session: Session) -> None:
         self.names_index[session.session_name] = session.session_id
         if session.is_online:
-            self.offline_index.pop(session.session_id, None)
             self.deadlines.touch(DueKind.SESSION, session.session_id, session.next_due_ms(self.policy))
         else:
-            self.offline_index[session.session_id] = None
+            heappush(self.offline_index, (session.offline_since, session.session_id))
+            if len(self.offline_index) > 2 * len(self.sessions) + 64:
+                self._compact_offline()
+
+    def _compact_offline(self) -> None:
+        offline = [session for session in self.sessions.values() if not session.is_online]
+        self.offline_index = sorted((session.offline_since, session.session_id) for session in offline)
 
     def index_task(self, task: Task) -> None:
         """Enter a task by its status; call it after every change that moves it."""
@@ -336,10 +352,7 @@ class State:
     def reindex(self) -> None:
         """Build every index anew from the records."""
         self._reset_indices()
-        online_first = sorted(
-            self.sessions.values(), key=lambda session: (session.offline_since, session.session_id)
-        )
-        for session in online_first:
+        for session in self.sessions.values():
             self.index_session(session)
         for task in self.tasks.values():
             self.index_task(task)

@@ -49,7 +49,14 @@ VERBS: dict[str, tuple[type, tuple[str, ...]]] = {
     "tick": (commands.Tick, ("elapsed_ms",)),
     "raise-revision": (commands.RevisionRaise, ("revision",)),
 }
-LISTS = {"capabilities", "required_capabilities", "depends_on", "done_depends", "failed_depends", "task_types"}
+LISTS = {
+    "capabilities",
+    "required_capabilities",
+    "depends_on",
+    "done_depends",
+    "failed_depends",
+    "task_types",
+}
 SHORT = {"max": "max_concurrent_tasks", "after": "depends_on", "token": "claim_token", "id": "request_id"}
 QUIET = {"session_id", "session_name", "heartbeat_interval_ms", "lease_expires_ms", "expires_ms", "known"}
 
@@ -184,7 +191,9 @@ def _fields(value: Any) -> list[str]:
     for name in value.__struct_fields__:
         field = getattr(value, name)
         if name == "grants":
-            told += [f"[{grant.task_id} token={grant.claim_token} attempt={grant.attempt}]" for grant in field]
+            told += [
+                f"[{grant.task_id} token={grant.claim_token} attempt={grant.attempt}]" for grant in field
+            ]
         elif name == "directives":
             told += [f"<{' '.join(filter(None, (d.kind, d.task_id, d.reason)))}>" for d in field]
         elif field and name not in QUIET:
@@ -193,7 +202,17 @@ def _fields(value: Any) -> list[str]:
 
 
 def _detail(event: Any) -> str:
-    names = ("session_name", "owner_id", "claim_token", "fencing_token", "outcome", "retry_count", "health", "status", "how")
+    names = (
+        "session_name",
+        "owner_id",
+        "claim_token",
+        "fencing_token",
+        "outcome",
+        "retry_count",
+        "health",
+        "status",
+        "how",
+    )
     told = [
         f"{name}={getattr(event, name)}"
         for name in names

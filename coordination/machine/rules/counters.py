@@ -4,7 +4,7 @@ They are absolute and taken from the indices, so they cannot drift from what the
 """
 
 from coordination.machine.events import AffinityDeleted, AffinityUsed, LessonProgressed, SessionCounted
-from coordination.machine.kinds import SessionStatus
+from coordination.machine.kinds import SessionStatus, TaskStatus
 from coordination.machine.scoring import affinity_now
 from coordination.machine.state import Lesson, Session, State
 
@@ -69,6 +69,17 @@ def count_lesson(
     )
     if after != before:
         yield lesson_progressed(after)
+
+
+def uncount_final(state: State, lesson_id: str, status: TaskStatus) -> Consequences:
+    """Take a finished task out of its lesson's counters, where they count it: cancelled ones they do not."""
+    lesson = state.lessons.get(lesson_id)
+    if lesson is None:
+        return
+    if status is TaskStatus.COMPLETED and lesson.tasks_completed:
+        yield from count_lesson(state, lesson_id, total=-1, completed=-1)
+    if status is TaskStatus.FAILED and lesson.tasks_failed:
+        yield from count_lesson(state, lesson_id, total=-1, failed=-1)
 
 
 def lesson_progressed(lesson: Lesson) -> LessonProgressed:

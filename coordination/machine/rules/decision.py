@@ -20,7 +20,15 @@ class Refusal(msgspec.Struct, frozen=True):
     data: dict[str, str | int] = {}
 
 
-Decision = Generator[AnyEvent | ClockMoved, None, Value | Refusal]
+class StepEnds(msgspec.Struct, frozen=True):
+    """The events so far have a revision of their own; what follows has the next.
+
+    A tick ends many things, one after the other: were they one revision, a lock that goes from a dead
+    session to one that is found dead next would be granted twice with one token.
+    """
+
+
+Decision = Generator[AnyEvent | ClockMoved | StepEnds, None, Value | Refusal]
 Consequences = Generator[AnyEvent, None, None]
 
 NAME = re.compile(r"[A-Za-z0-9._:/-]{1,255}")

@@ -73,9 +73,9 @@ def _register_new(state: State, command: SessionRegister) -> Decision:
         other = state.sessions[command.session_id].session_name
         return Refusal(RejectionCode.CONFLICT, f"session id {command.session_id} belongs to {other}")
     if len(state.sessions) >= state.policy.max_sessions:
-        if not state.offline_index:
+        longest_offline = state.longest_offline()
+        if longest_offline is None:
             return Refusal(RejectionCode.OVERLOADED, f"{len(state.sessions)} sessions are all there can be")
-        longest_offline = state.sessions[next(iter(state.offline_index))]
         yield SessionForgotten(
             session_id=longest_offline.session_id, session_name=longest_offline.session_name
         )

@@ -42,7 +42,7 @@ from coordination.machine.scoring import (
 from coordination.machine.scoring import why_unavailable as why_session_unavailable
 from coordination.machine.state import Final, State, Task
 
-from .counters import count_lesson, count_session, use_affinity
+from .counters import count_lesson, count_session, uncount_final, use_affinity
 from .decision import (
     MAX_ATTEMPTS,
     MAX_ID,
@@ -221,10 +221,8 @@ def retry(state: State, command: TaskRetry) -> Decision:
         order_ms=order_ms(state, command.spec.priority, state.clock_ms),
         order_seq=state.at,
     )
-    was_failed = status is TaskStatus.FAILED
-    yield from count_lesson(
-        state, command.spec.lesson_id, total=0 if was_failed else 1, failed=-1 if was_failed else 0
-    )
+    yield from uncount_final(state, final.lesson_id if final else command.spec.lesson_id, status)
+    yield from count_lesson(state, command.spec.lesson_id, total=1)
     return _answer(state, state.tasks[command.task_id])
 
 
@@ -433,14 +431,10 @@ def delete(state: State, command: TaskDelete) -> Decision:
     else:
         return _gone(state, command.task_id)
     yield TaskDeleted(task_id=command.task_id, was=status, lesson_id=lesson_id)
-    if lesson_id in state.lessons:
-        yield from count_lesson(
-            state,
-            lesson_id,
-            total=0 if status is TaskStatus.CANCELLED else -1,
-            completed=-1 if status is TaskStatus.COMPLETED else 0,
-            failed=-1 if status is TaskStatus.FAILED else 0,
-        )
+    if status is TaskStatus.PENDING:
+        yield from count_lesson(state, lesson_id, total=-1)
+    else:
+        yield from uncount_final(state, lesson_id, status)
     yield from settle_dependents(state, command.task_id, succeeded=False)
     return TaskAnswer(task_id=command.task_id, status=status)
 

@@ -14,7 +14,7 @@ from coordination.machine.kinds import AttemptOutcome, DirectiveKind, Health, Re
 from coordination.machine.outcomes import Directive, Done, TickAnswer
 from coordination.machine.state import State
 
-from .decision import Consequences, Decision, Refusal, invalid
+from .decision import Consequences, Decision, Refusal, StepEnds, invalid
 from .endings import claim_of, direct, expire_session, give_back, note_failure
 from .lock_passing import expire_lock, expire_waiters
 
@@ -22,7 +22,7 @@ MAX_REVISION = 2**62  # the encoding's integers end at 2^63
 
 
 def tick(state: State, command: Tick) -> Decision:
-    """Move the clock and end what is due, so much at a time.
+    """Move the clock and end what is due, so much at a time, each ending a revision of its own.
 
     The first tick of a term moves every deadline by one lease timeout before the clock: while there was
     no leader nobody could renew anything.
@@ -33,6 +33,7 @@ def tick(state: State, command: Tick) -> Decision:
         return Refusal(RejectionCode.CONFLICT, f"a tick of term {command.term}; the term is {state.term}")
     if command.term > state.term:
         yield TermStarted(term=command.term, extended_ms=state.policy.lease_ms)
+        yield StepEnds()
     elapsed_ms = min(command.elapsed_ms, state.policy.max_elapsed_ms)
     if elapsed_ms:
         yield ClockMoved(clock_ms=state.clock_ms + elapsed_ms)
@@ -41,6 +42,7 @@ def tick(state: State, command: Tick) -> Decision:
         if expired == state.policy.max_expiries_per_tick:
             return TickAnswer(clock_ms=state.clock_ms, expired=expired, more=True)
         yield from _END[due.kind](state, due.key)
+        yield StepEnds()
         expired += 1
         assert state.next_due() != due, f"{due} is due again after it was dealt with"
     return TickAnswer(clock_ms=state.clock_ms, expired=expired)
