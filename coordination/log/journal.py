@@ -119,6 +119,11 @@ class Journal(JournalInterface):  # type: ignore[misc]
         numbers = sorted(int(name[8:]) for name in self._disk.names() if name.startswith("journal-"))
         good = 0
         for position, number in enumerate(numbers):
+            if numbers[0] + position != number:
+                raise JournalDamaged(
+                    f"{segment_name(numbers[0] + position)} is missing: restore the data directory from a backup, "
+                    "or empty it so that the other members send a snapshot"
+                )
             data = self._disk.read(segment_name(number))
             good = self._replay_segment(number, data)
             is_last = position == len(numbers) - 1
@@ -129,11 +134,6 @@ class Journal(JournalInterface):  # type: ignore[misc]
                 # The crash came while this segment was being created: it holds nothing that was relied on.
                 self._disk.remove(segment_name(number))
                 return self._continue(numbers[position - 1])
-            if numbers[0] + position != number:
-                raise JournalDamaged(
-                    f"{segment_name(numbers[0] + position)} is missing: restore the data directory from a backup, "
-                    "or empty it so that the other members send a snapshot"
-                )
         if numbers and good:
             self._file = self._disk.append(segment_name(numbers[-1]), good)
         else:

@@ -1,0 +1,102 @@
+"""Real replicas under faults drawn from a seed, told step by step, and with one promise broken at a time.
+
+GAIA_SIMULATION_SEEDS=0-9999 plays other seeds; a failing seed is named and plays again exactly.
+"""
+
+import os
+
+import pytest
+
+from tests.log.directed import DIRECTED, play
+from tests.log.faults import random_history
+from tests.log.mutations import MUTATIONS
+from tests.log.world import PowerLost, World
+
+DEFAULT_SEEDS = "0-119"
+SEEDS_THAT_FAILED = (14, 18)
+CHUNK = 20
+SEEDS_OF_MUTATIONS = 40
+
+# What catches each mutation: a directed history, or seeds tried in order.
+CAUGHT_BY_HISTORY = {
+    "answer_before_sync": "power_lost_after_answer",
+    "forget_vote": "second_vote",
+    "forget_term": "second_vote",
+    "keep_conflicts": "older_term_entry",
+    "cut_always": "repeated_resend",
+    "commit_old_term": "older_term_entry",
+    "commit_alone": "repeated_resend",
+    "stale_answer": "stale_acknowledgement",
+    "trust_chunk_commit": "chunk_commits",
+    "clear_tail": "compaction_window",
+    "vote_without_log_check": "compaction_window",
+    "count_the_wiped": "wiped_member_votes",
+    "admit_at_once": "wiped_member_votes",
+    "apply_twice": "chunk_commits",
+    "read_without_round": "deposed_leader_reads",
+    "count_uncounted": "wiped_member_votes",
+}
+
+
+def size_of(seed: int) -> int:
+    return (3, 3, 5)[seed % 3]
+
+
+def play_seed(seed: int) -> None:
+    with World(seed, size_of(seed)) as world:
+        random_history(world)
+        world.judge()
+
+
+def chosen_seeds() -> list[int]:
+    first, last = os.environ.get("GAIA_SIMULATION_SEEDS", DEFAULT_SEEDS).split("-")
+    return sorted({*range(int(first), int(last) + 1), *SEEDS_THAT_FAILED})
+
+
+def chunks() -> list[list[int]]:
+    seeds = chosen_seeds()
+    return [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+
+
+@pytest.mark.parametrize("seeds", chunks(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_nothing_acknowledged_is_lost_and_all_agree(seeds: list[int]) -> None:
+    for seed in seeds:
+        try:
+            play_seed(seed)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed} with {size_of(seed)} members: {error!r}") from error
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+def test_it_survives_the_history(name: str) -> None:
+    play(name)
+
+
+def test_a_seed_plays_again_exactly() -> None:
+    histories = []
+    for _ in range(2):
+        with World(7, 3) as world:
+            random_history(world)
+            world.judge()
+            histories.append((world.history, world.acked))
+
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_broken_promise_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTATIONS[name](monkeypatch)
+
+    assert is_caught(name), f"{name} went unnoticed"
+
+
+def is_caught(name: str) -> bool:
+    try:
+        if name in CAUGHT_BY_HISTORY:
+            play(CAUGHT_BY_HISTORY[name])
+        else:
+            for seed in range(SEEDS_OF_MUTATIONS):
+                play_seed(seed)
+    except (Exception, PowerLost):
+        return True
+    return False
