@@ -580,6 +580,19 @@ def test_what_answers_have_raised_is_forgotten_five_minutes_after_the_last(detec
     assert [signal.raised for signal in signals].count(False) == 1
 
 
+@pytest.mark.parametrize(
+    ("detector", "pupil"),
+    [(LOW_RECENT_SUCCESS, Pupil().answers("-" * 8)), (RAPID_GUESS, Pupil().answers("-----", every_s=2))],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_right_answer_does_not_bring_back_what_was_forgotten_and_a_wrong_one_does(detector, pupil):
+    pupil.does(1000, "answer", 1).does(1001, "answer", 0)
+
+    signals = [signal for signal in signals_of(detector, pupil) if signal.at_ms >= START_MS + 1_000_000]
+
+    assert [(signal.at_ms, signal.since_ms) for signal in signals] == [(START_MS + 1_001_000,) * 2]
+
+
 # asked_for_help
 
 

@@ -154,6 +154,13 @@ def test_the_same_signal_again_changes_nothing():
     assert episodes.hear(state, [signal(30, since_s=0)], POLICY, SUBJECT) == (state, ())
 
 
+def test_the_same_finding_later_is_no_news():
+    state, _ = episodes.hear(FamilyState(), [signal(30, since_s=0)], POLICY, SUBJECT)
+    later = msgspec.structs.replace(signal(30, since_s=0), at_ms=START_MS + 40_000)
+
+    assert episodes.hear(state, [later], POLICY, SUBJECT)[1] == ()
+
+
 def test_a_request_for_help_is_shown_at_once_also_in_the_cooldown_of_the_one_before():
     subject = msgspec.structs.replace(SUBJECT, family=SignalFamily.HELP)
     told = play(

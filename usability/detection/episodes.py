@@ -136,7 +136,7 @@ def due_ms(state: FamilyState, policy: EpisodePolicy, family: SignalFamily) -> i
         return _open_at(state, policy, family) if state.active else None
     if not state.active:
         return state.clear_ms + _clear_ms(policy, family)
-    return _escalates_at(state, policy, family)
+    return _escalates_at(state, state.episode, policy.weights.of(family))
 
 
 def on_time(
@@ -219,8 +219,7 @@ def _judged(
 ) -> tuple[FamilyState, Changes]:
     """The family with its open episode brought up to date with what is raised."""
     episode = state.episode
-    if episode is None:
-        return state, NO_CHANGES
+    assert episode is not None, "only an open episode is judged"
     now = severity_of(state.active, at_ms - state.onset_ms, policy.weights.of(subject.family))
     severity = max(episode.severity, now, key=SEVERITY_RANK.__getitem__)
     headline = _headline(state.active)
@@ -268,12 +267,8 @@ def _clear_ms(policy: EpisodePolicy, family: SignalFamily) -> int:
     return 0 if family == SignalFamily.HELP else policy.clear_s * 1000
 
 
-def _escalates_at(state: FamilyState, policy: EpisodePolicy, family: SignalFamily) -> int | None:
-    """The next persistence step at which severity grows."""
-    episode = state.episode
-    if episode is None:
-        return None
-    weight = policy.weights.of(family)
+def _escalates_at(state: FamilyState, episode: Episode, weight: float) -> int | None:
+    """The next persistence step at which severity grows; None: it has grown as far as it can."""
     for step_ms, _ in PERSISTENCE:
         severity = severity_of(state.active, step_ms, weight)
         if SEVERITY_RANK[severity] > SEVERITY_RANK[episode.severity]:

@@ -14,7 +14,7 @@ Weight = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
-class InvalidProfile(ValueError):  # noqa: N818  a refusal, named for what it refuses
+class InvalidProfile(ValueError):
     """A profile that is not acceptable. `errors` names each place (`loc`) and what is wrong there (`msg`)."""
 
     def __init__(self, errors: list[tuple[tuple[str, ...], str]]) -> None:

@@ -29,11 +29,6 @@ class SkillPractice(msgspec.Struct, frozen=True, gc=False):
         """How likely wheel-spinning is compared with others, 0..1: an order, not a probability."""
         return 0.0 if self.is_mastered else self.error_rate
 
-    @property
-    def is_spinning(self) -> bool:
-        """Whether ten opportunities have passed without mastery."""
-        return self.opportunities >= SPINNING_AFTER and not self.is_mastered
-
 
 UNPRACTISED = SkillPractice()
 

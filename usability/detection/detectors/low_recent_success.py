@@ -60,7 +60,7 @@ class LowRecentSuccess(Detector[LowRecentSuccessState, LowRecentSuccessParams]):
         right = params.window - len(wrong)
         # What is older than `forget_s` has been forgotten and does not date the onset.
         from_ms = observation.at_ms - params.forget_s * 1000
-        is_raised = right <= params.low or (state.is_raised and right < params.clear)
+        is_raised = right < params.clear if state.is_raised else right <= params.low and not answer.correct
         after = LowRecentSuccessState(
             answers=answers,
             skill=observation.skill,

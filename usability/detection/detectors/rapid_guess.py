@@ -62,8 +62,10 @@ class RapidGuess(Detector[RapidGuessState, RapidGuessParams]):
         )
         clip = (*state.clip, guess)[-params.clip :]
         fast_wrong = tuple(guess for guess in clip if guess.is_fast_wrong)
-        limit = params.wrong - 1 if state.is_raised else params.wrong
-        is_raised = len(fast_wrong) >= limit
+        if state.is_raised:
+            is_raised = len(fast_wrong) >= params.wrong - 1
+        else:
+            is_raised = guess.is_fast_wrong and len(fast_wrong) >= params.wrong
         after = RapidGuessState(
             clip=clip,
             last_ms=observation.at_ms,
