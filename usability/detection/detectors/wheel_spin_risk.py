@@ -29,8 +29,8 @@ from usability.detection.words import say
 
 class WheelSpinRiskParams(Params, frozen=True, kw_only=True):
     from_try: Annotated[int, msgspec.Meta(ge=3, le=9)] = 4
-    score: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.8
-    score_clear: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.6
+    score: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.73
+    score_clear: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.55
     forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
     def __post_init__(self) -> None:
