@@ -18,7 +18,7 @@ def days(db: None) -> None:
 
 
 def _person(users: Any, name: str) -> Any:
-    return users.objects.create_user(name, password="a-long-password-1", first_name=name.title())
+    return users.objects.create_user(name, first_name=name.title())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def charlie(db: None, django_user_model: Any) -> Any:
 
 @pytest.fixture
 def operator(db: None, django_user_model: Any) -> Any:
-    return django_user_model.objects.create_superuser("olga", password="a-long-password-1")
+    return django_user_model.objects.create_superuser("olga")
 
 
 NAMES = ("Amara Obi", "Bartek Wolski", "Chiyo Sato", "Dario Rossi", "Emine Kaya", "Farid Haddad")

@@ -137,23 +137,27 @@ _STATE_WORDS = {
 }
 
 
+def seats_of(
+    pupils: Mapping[str, Pupil], signals: Sequence[Signal], presence: Mapping[str, Presence], now: dt.datetime
+) -> dict[str, Seat]:
+    """The condition of every pupil by pseudonym, also of those without a place (`place` is "" then)."""
+    of_pupil = _by_pupil(signals)
+    found = {}
+    for key, pupil in pupils.items():
+        mine = of_pupil.get(key, [])
+        state, since = condition_of(mine, presence.get(key), now)
+        words = mine[0].reason if mine and state in ("needs", "warn") else _STATE_WORDS[state]
+        # A silent pupil's last sign of life is not part of the seat's condition: it would never stand still.
+        found[key] = Seat(pupil.seat, pupil, state, None if state == "silent" else since, words)
+    return found
+
+
 def _seats(
     pupils: Mapping[str, Pupil], signals: Sequence[Signal], presence: Mapping[str, Presence], now: dt.datetime
 ) -> tuple[Seat, ...]:
     """The room by rows from the board; places without a pupil are empty, so that the room keeps its shape."""
-    of_pupil = _by_pupil(signals)
-    taken = {pupil.seat: pupil for pupil in pupils.values() if pupil.seat}
-    seats = []
-    for place in _places(taken):
-        pupil = taken.get(place)
-        if pupil is None:
-            seats.append(Seat(place, None, "empty"))
-            continue
-        mine = of_pupil.get(pupil.student_id, [])
-        state, since = condition_of(mine, presence.get(pupil.student_id), now)
-        words = mine[0].reason if mine and state in ("needs", "warn") else _STATE_WORDS[state]
-        seats.append(Seat(place, pupil, state, since, words))
-    return tuple(seats)
+    taken = {seat.place: seat for seat in seats_of(pupils, signals, presence, now).values() if seat.place}
+    return tuple(taken.get(place) or Seat(place, None, "empty") for place in _places(taken))
 
 
 def _places(taken: Iterable[str]) -> list[str]:

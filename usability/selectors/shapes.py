@@ -306,9 +306,16 @@ class AppHealth:
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """One alert as it is now, for the socket: `type` is alert (new to the reader) or alert.updated."""
+    """One alert as it is now; `cursor` is its last number, `first_seq` the one at which it was raised.
 
-    type: str
+    `teacher_id` is set where the alert is for that one teacher.
+    """
+
     cursor: int
+    first_seq: int
     signal: Signal
     teacher_id: int | None = None
+
+    def type_for(self, cursor: int) -> str:
+        """How it reaches a reader who knows everything up to `cursor`: as a new alert or as a changed one."""
+        return "alert" if self.first_seq > cursor else "alert.updated"

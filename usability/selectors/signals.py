@@ -146,8 +146,7 @@ def alerts_after(
 ) -> list[AlertChange]:
     """What changed in the classroom after the cursor, in the order of change; at most `limit`.
 
-    An alert that changed several times is there once, as it is now: its earlier numbers are gone. It is new
-    to the reader (`alert`) where it was created by a change after the cursor, as its first number tells.
+    An alert that changed several times is there once, as it is now: its earlier numbers are gone.
     The caller has checked who asks; alerts addressed to one teacher alone are for that teacher (`teacher_id`).
     """
     rows = list(with_people(TeacherDashboardAlert.objects.filter(classroom_id=classroom_id).after(seq))[:limit])
@@ -156,8 +155,8 @@ def alerts_after(
     pupils = roster_of(classroom_id)
     return [
         AlertChange(
-            type="alert" if row.first_seq > seq else "alert.updated",
             cursor=row.seq,
+            first_seq=row.first_seq,
             signal=signal_of(row, pupils),
             teacher_id=row.teacher_id,
         )
