@@ -95,7 +95,7 @@ const frozen = () => touching || document.getElementById("signals").contains(doc
 
 function apply(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
-  for (const id of ["tally", "map", "rest"]) swap(id, fresh);
+  for (const id of ["tally", "map", "rest", "projected"]) swap(id, fresh);
   if (cursor !== fresh.dataset.cursor) announce(fresh.dataset.announcement);
   cursor = fresh.dataset.cursor;
   if (frozen() && changed(fresh) > 0) {
@@ -174,7 +174,10 @@ function connect() {
 
 // ---- nothing moves under a finger
 
-document.addEventListener("pointerover", (event) => { touching = event.target.closest?.("#signals") !== null && event.target.closest?.("#signals") !== undefined; if (!touching) letGo(); });
+document.addEventListener("pointerover", (event) => {
+  touching = Boolean(event.target.closest?.("#signals"));
+  letGo();
+});
 document.addEventListener("focusout", () => setTimeout(letGo, 0));
 pill.addEventListener("click", () => { if (held) release(held); });
 
@@ -251,11 +254,11 @@ function onSeat(event) {
   const width = Number(document.querySelector("#map .seats").dataset.columns);
   const at = all.indexOf(event.target.closest("li"));
   const start = at - (at % width);
-  const row = (index) => [...Array(width).keys()].map((i) => start + i).filter((i) => i < all.length && all[i].querySelector("a"))[index < 0 ? "at" : "at"](index);
+  const row = [...Array(width).keys()].map((i) => start + i).filter((i) => all[i]?.querySelector("a"));
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -width, ArrowDown: width }[event.key];
   let next = null;
-  if (event.key === "Home") next = row(0);
-  else if (event.key === "End") next = row(-1);
+  if (event.key === "Home") next = row.at(0);
+  else if (event.key === "End") next = row.at(-1);
   else if (step) for (let i = at + step; i >= 0 && i < all.length; i += step) if (all[i].querySelector("a")) { next = i; break; }
   if (next === null || next === undefined) return;
   event.preventDefault();

@@ -24,7 +24,7 @@ from usability.portal.context import THEME_COOKIE, THEMES
 from usability.portal.doors import teacher_page
 from usability.selectors.shapes import LiveClass, Signal
 
-SESSION_AGE = timedelta(hours=8)
+SESSION_AGE_S = 8 * 3600
 THEME_AGE = timedelta(days=365)
 SNOOZE_MINUTES = 10
 PAUSE_MINUTES_MAX = 120
@@ -47,7 +47,7 @@ class SignIn(LoginView):
     def form_valid(self, form: Any) -> HttpResponse:
         """Sign in for eight hours, a school day."""
         answer = super().form_valid(form)
-        self.request.session.set_expiry(SESSION_AGE)
+        self.request.session.set_expiry(SESSION_AGE_S)
         return answer
 
 
