@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from string import ascii_uppercase
 from typing import Any
 from uuid import UUID
 
@@ -106,11 +107,17 @@ def _live_context(request: HttpRequest, classroom_id: UUID) -> dict[str, Any]:
         "classroom": access.get_classroom(request.user, classroom_id),
         "live": picture,
         "now": now,
+        "seat_columns": _columns(picture),
         "pupil_count": sum(1 for seat in picture.seats if seat.pupil),
         "announcement": _announcement(picture, now),
         "intervention_kinds": INTERVENTION_WORDS.items(),
         "section": "live",
     }
+
+
+def _columns(picture: LiveClass) -> int:
+    """How many seats stand side by side."""
+    return sum(1 for seat in picture.seats if seat.place.lstrip(ascii_uppercase) == "1")
 
 
 def _announcement(picture: LiveClass, now: datetime) -> str:
