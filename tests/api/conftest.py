@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import itertools
+from collections.abc import Callable, Iterator
+
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connections
 from django.test import Client
 
 from gaia_site.keys import forget_keys, issue_key
+from tests.api.live import Caller, Web
+from tests.cluster import Cluster, empty_tables, node_process, pointed_at, projected, quieten
+
+__all__ = ["node_process"]
+
+SCOPES = {
+    "agent": ("agent",),
+    "admin": ("admin",),
+    "teacher": ("teacher",),
+    "metrics": ("metrics:write", "metrics:read"),
+    "writer": ("metrics:write",),
+    "reader": ("metrics:read",),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +84,89 @@ def api(secret_of):
         return Api(secret_of(*scopes, **more) if scopes else None)
 
     return make
+
+
+# The live system -----------------------------------------------------------------------------------
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def name() -> Callable[[str], str]:
+    """A name nobody used before in this run."""
+    return lambda kind: f"{kind}-{next(_numbers)}-{id(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def web(node_process: Cluster, django_db_blocker: Any) -> Iterator[Web]:
+    """One daphne for the run of this test process."""
+    with django_db_blocker.unblock():
+        process = Web(node_process).start()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def _tidy(node_process: Cluster, django_db_blocker: Any) -> Iterator[None]:
+    """The coordination tables are empty again when the module has run."""
+    yield
+    with django_db_blocker.unblock(), pointed_at(node_process):
+        client = node_process.client()
+        quieten(client)
+        projected(client)
+        empty_tables()
+        connections.close_all()
+
+
+class Site:
+    """The live site with a caller for every kind of key."""
+
+    def __init__(self, web: Web, cluster: Cluster, secrets: dict[str, str]) -> None:
+        self.web = web
+        self.cluster = cluster
+        self.url = web.url
+        self.secrets = secrets
+        self.nobody = Caller(web.url)
+        self.agent, self.admin, self.teacher, self.metrics, self.writer, self.reader = (
+            Caller(web.url, secrets[name]) for name in SCOPES
+        )
+
+    def session(self, session_name: str, **more: Any) -> dict[str, Any]:
+        """A registered session."""
+        body = {"session_name": session_name, "tier": "worker", "provider": "claude"} | more
+        answer = self.agent("POST", "sessions", body)
+        assert answer.status == 201, answer.body
+        return answer.json()
+
+    def task(self, key: str, **more: Any) -> dict[str, Any]:
+        """An enqueued task."""
+        answer = self.agent("POST", "tasks", {"idempotency_key": key, "task_type": key} | more)
+        assert answer.status == 201, answer.body
+        return answer.json()
+
+    def claimed(self, session: dict[str, Any], task_type: str) -> dict[str, Any]:
+        """The one task of that type, claimed by the session."""
+        body = {
+            "session_name": session["session_name"],
+            "lease_token": session["lease_token"],
+            "task_types": [task_type],
+            "wait_s": 5,
+        }
+        answer = self.agent("POST", "tasks/claim", body)
+        assert answer.status == 200, answer.body
+        (task,) = answer.json()["tasks"]
+        return task
+
+
+@pytest.fixture
+def site(web: Web, node_process: Cluster, _tidy: None, django_db_blocker: Any) -> Iterator[Site]:
+    """The live site, with keys of this test."""
+    with django_db_blocker.unblock(), pointed_at(node_process):
+        users = get_user_model().objects
+        person = users.create_user(f"rosa-{next(_numbers)}")
+        secrets = {
+            name: issue_key(name=name, owner=person, scopes=scopes)[1] for name, scopes in SCOPES.items()
+        }
+        yield Site(web, node_process, secrets)
+        users.filter(pk=person.pk).delete()
+        connections.close_all()
