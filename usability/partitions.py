@@ -142,7 +142,7 @@ CREATE_STUDENT_INDEX = f'CREATE INDEX metric_of_student ON {TABLE} (student_id, 
 # Rows in the order of receipt, for a detector that reads on after a loss. Almost free to keep.
 CREATE_RECEIPT_INDEX = (
     f"CREATE INDEX metric_by_receipt ON {TABLE} USING brin (received_at)"
-    " WITH (pages_per_range = 32, autosummarize = on)"
+    " WITH (pages_per_range = 32)"
 )
 
 TIMESCALE_STATEMENTS = (

@@ -37,9 +37,8 @@ _MEMORY_LIMIT = 100_000
 _encode_json = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
-class Row:
-    """One encoded metric. `who` sorts a commit; `partition` is the stream's."""
+class Row(msgspec.Struct, gc=False):
+    """One encoded metric. `who` sorts a commit; `partition` is the stream's; `entry` a `StreamRow`."""
 
     who: str
     partition: int
@@ -69,53 +68,56 @@ def ids_from(received_us: int, count: int) -> range:
 
 
 class Encoder:
-    """Encodes batches. `classroom_of(student_id, app_name)` says where a learner sits."""
+    """Encodes batches. `classroom_of(student_id, app_name)` says where a learner sits.
+
+    `forget` must be called when that may have changed.
+    """
 
     def __init__(self, classroom_of: Callable[[str, str], uuid.UUID | None]) -> None:
         self._classroom_of = classroom_of
         self._texts: dict[str | None, bytes] = {None: _NULL}
+        self._whos: dict[tuple[str, str], _Who] = {}
+
+    def forget(self) -> None:
+        """Ask for every classroom anew."""
+        self._whos = {}
 
     def rows(self, metrics: list[Metric], at_us: list[int], ids: range, received_us: int) -> list[Row]:
         """The rows of one request, in its order."""
         if len(self._texts) > _MEMORY_LIMIT:
             self._texts = {None: _NULL}
-        texts, pack, field = self._texts, _FIXED.pack, self._text
+        texts, whos, pack, length = self._texts, self._whos, _FIXED.pack, _LENGTH.pack
         received_pg = received_us - _PG_EPOCH_US
-        seen: dict[tuple[str, str], _Who] = {}
         rows: list[Row] = []
         for metric, at, number in zip(metrics, at_us, ids, strict=True):
-            key = (metric.student_id, metric.app_name)
-            who = seen.get(key) or seen.setdefault(key, self._who(*key))
+            student_id, app_name = metric.student_id, metric.app_name
+            metric_type, value = metric.metric_type, metric.metric_value
+            session_id, metadata = metric.session_id, metric.metadata
+            who = whos.get((student_id, app_name)) or self._who(student_id, app_name)
             metric_id = number.to_bytes(16)
-            metadata = metric.metadata
-            if metadata is None:
-                document = _NULL
-            else:
-                json = _encode_json(metadata)
-                document = _LENGTH.pack(len(json) + 1) + _JSONB_VERSION + json
-            wire = b"".join(
-                (
-                    pack(
-                        _FIELDS, 16, metric_id, 8, at - _PG_EPOCH_US, 8, received_pg, 8, metric.metric_value
-                    ),
-                    who.fields,
-                    texts.get(metric.metric_type) or field(metric.metric_type),
-                    texts.get(metric.session_id) or field(metric.session_id),
-                    document,
-                )
+            wire = (
+                pack(_FIELDS, 16, metric_id, 8, at - _PG_EPOCH_US, 8, received_pg, 8, value)
+                + who.fields
+                + (texts.get(metric_type) or self._text(metric_type))
+                + (texts.get(session_id) or self._text(session_id))
             )
+            if metadata is None:
+                wire += _NULL
+            else:
+                document = _encode_json(metadata)
+                wire += length(len(document) + 1) + _JSONB_VERSION + document
             entry = (
                 metric_id,
                 who.classroom,
-                metric.student_id,
-                metric.app_name,
-                metric.metric_type,
-                metric.metric_value,
+                student_id,
+                app_name,
+                metric_type,
+                value,
                 at,
-                metric.session_id,
+                session_id,
                 metadata,
             )
-            rows.append(Row(metric.student_id, who.partition, wire, entry))
+            rows.append(Row(student_id, who.partition, wire, entry))
         return rows
 
     def _text(self, text: str | None) -> bytes:
@@ -127,6 +129,5 @@ class Encoder:
         classroom = None if classroom_id is None else classroom_id.bytes
         placed = _NULL if classroom is None else _LENGTH.pack(16) + classroom
         fields = placed + self._text(student_id) + self._text(app_name)
-        # By class and not by learner: class-wide signals and the alert budget need the whole class in one fold.
         partition = partition_of(classroom_id=str(classroom_id or ""), student_id=student_id)
-        return _Who(fields, partition, classroom)
+        return self._whos.setdefault((student_id, app_name), _Who(fields, partition, classroom))

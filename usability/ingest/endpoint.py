@@ -47,9 +47,12 @@ class Ingest:
     def __init__(self, conninfo: str, redis_url: str | None) -> None:
         self._streamer = Streamer(redis_url)
         self._buffer = GroupCommit(conninfo, self._streamer.hand_over)
-        self._roster = roster.Roster()
+        self._roster = roster.Roster(self._forget)
         self._own_types = roster.OwnTypes()
         self._encoder = Encoder(self._roster.classroom_of)
+
+    def _forget(self) -> None:
+        self._encoder.forget()
 
     async def close(self) -> None:
         """Store and hand over what waits; take nothing more."""

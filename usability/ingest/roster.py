@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from usability.models import App, Enrollment, Student
@@ -26,9 +26,13 @@ class Place:
 
 
 class Roster:
-    """A memory of one process. Not thread-safe: use it from the event loop; `look_up` runs in a thread."""
+    """A memory of one process. Not thread-safe: use it from the event loop; `look_up` runs in a thread.
 
-    def __init__(self) -> None:
+    `on_forget` is called when all is forgotten, for who remembers what came from here.
+    """
+
+    def __init__(self, on_forget: Callable[[], None] = lambda: None) -> None:
+        self._on_forget = on_forget
         self._places: dict[str, tuple[Place, ...]] = {}
         self._begun_s = 0.0
 
@@ -38,6 +42,7 @@ class Roster:
             # All at once: one moment to forget is cheaper than one for each learner.
             self._places = {}
             self._begun_s = now_s
+            self._on_forget()
         return {student_id for student_id in student_ids if student_id not in self._places}
 
     def learn(self, places: dict[str, tuple[Place, ...]]) -> None:
