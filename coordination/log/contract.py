@@ -45,11 +45,14 @@ class Machine(Protocol):
     `snapshot` and `restore` are inverse to one another; `restore` replaces the whole state.
     """
 
-    def apply(self, payload: bytes) -> object: ...
+    def apply(self, payload: bytes) -> object:
+        """The answer to one committed payload; the same on every member."""
 
-    def snapshot(self) -> bytes: ...
+    def snapshot(self) -> bytes:
+        """The whole state, as bytes of the machine's own."""
 
-    def restore(self, data: bytes) -> None: ...
+    def restore(self, data: bytes) -> None:
+        """Replace the whole state by one that `snapshot` returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,15 @@ class MemberSettings:
 
     @property
     def append_period_s(self) -> float:
+        """How often a leader sends to each follower when there is nothing new."""
         return self.heartbeat_timeout_s / 4
 
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
     """One member as this one sees it. `match_index`, `lag` and `last_seen_s` (seconds ago) are known to the leader
-    alone and are 0, 0 and None elsewhere and None where nothing was ever heard."""
+    alone and are 0, 0 and None elsewhere and None where nothing was ever heard.
+    """
 
     id: str
     address: str

@@ -33,29 +33,39 @@ class Appending(Protocol):
 
     size: int
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Append; not yet durable."""
 
-    def sync(self) -> None: ...
+    def sync(self) -> None:
+        """Make everything written durable."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 class Disk(Protocol):
     """Durable when it returns: `replace`, `create`, `remove`. `append` continues a file after `size` bytes."""
 
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """The files in the directory, sorted."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """A file's whole content."""
 
-    def append(self, name: str, size: int) -> Appending: ...
+    def append(self, name: str, size: int) -> Appending:
+        """Continue a file after its first `size` bytes; what follows them is cut."""
 
-    def create(self, name: str, data: bytes) -> Appending: ...
+    def create(self, name: str, data: bytes) -> Appending:
+        """A new file with this content, durable, open for more."""
 
-    def replace(self, name: str, data: bytes) -> None: ...
+    def replace(self, name: str, data: bytes) -> None:
+        """Put this content in the file's place in one step."""
 
-    def remove(self, *names: str) -> None: ...
+    def remove(self, *names: str) -> None:
+        """Delete files, in this order; a missing one is no error."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let another process have the directory."""
 
 
 def _failure(error: OSError, what: str) -> RuntimeError:
@@ -71,6 +81,7 @@ class OpenFile:
         self._path, self._descriptor, self.size, self._reserved = path, descriptor, size, size
 
     def write(self, data: bytes) -> None:
+        """Append; on failure the file is as long as before."""
         start = self.size
         try:
             self._reserve(start + len(data))
@@ -92,12 +103,14 @@ class OpenFile:
             self._reserved += step
 
     def sync(self) -> None:
+        """Make everything written durable, or raise DiskFailed."""
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
             raise DiskFailed(f"syncing {self._path.name}: {error}; restart to see what is durable") from error
 
     def close(self) -> None:
+        """Let go of the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -120,12 +133,17 @@ class Folder:
             ) from error
 
     def names(self) -> list[str]:
-        return sorted(entry.name for entry in self._path.iterdir() if entry.is_file() and entry.name != "lock")
+        """The files in the directory but for the lock, sorted."""
+        return sorted(
+            entry.name for entry in self._path.iterdir() if entry.is_file() and entry.name != "lock"
+        )
 
     def read(self, name: str) -> bytes:
+        """A file's whole content."""
         return (self._path / name).read_bytes()
 
     def append(self, name: str, size: int) -> OpenFile:
+        """Continue a file after its first `size` bytes; what follows them is cut."""
         path = self._path / name
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(descriptor, size)
@@ -133,6 +151,7 @@ class Folder:
         return OpenFile(path, descriptor, size)
 
     def create(self, name: str, data: bytes) -> OpenFile:
+        """A new file with this content, durable, open for more."""
         path = self._path / name
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         created = OpenFile(path, descriptor, 0)
@@ -145,11 +164,11 @@ class Folder:
         """Write beside, sync, rename, sync the folder: after a crash the old or the new content, never a mixture."""
         beside = self._path / f"{name}.new"
         try:
-            with open(beside, "wb") as file:
+            with beside.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.rename(beside, self._path / name)
+            beside.rename(self._path / name)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -157,6 +176,7 @@ class Folder:
         self._sync_names()
 
     def remove(self, *names: str) -> None:
+        """Delete files, in this order; a missing one is no error."""
         for name in names:
             (self._path / name).unlink(missing_ok=True)
         if names:
@@ -172,6 +192,7 @@ class Folder:
             os.close(descriptor)
 
     def close(self) -> None:
+        """Let another process have the directory."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

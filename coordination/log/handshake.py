@@ -30,7 +30,12 @@ TAG_BYTES = 16
 MIN_SECRET_CHARACTERS = 16
 MAX_HELLO_BYTES = FIXED.size + 2 * 255 + PROOF_BYTES
 
-WRONG_SECRET, WRONG_VERSION, NOT_A_PEER, BAD_FRAME = "wrong_secret", "wrong_version", "not_a_peer", "bad_frame"
+WRONG_SECRET, WRONG_VERSION, NOT_A_PEER, BAD_FRAME = (
+    "wrong_secret",
+    "wrong_version",
+    "not_a_peer",
+    "bad_frame",
+)
 
 
 class Refused(Exception):
@@ -53,11 +58,13 @@ class Session:
         self._sent = self._received = 0
 
     def seal(self, plain: bytes) -> bytes:
+        """The plain bytes as this direction's next frame."""
         sealed = self._sending.encrypt(NONCE.pack(self._sent), plain, None)
         self._sent += 1
         return sealed
 
     def open(self, sealed: bytes) -> bytes:
+        """The plain bytes of the other direction's next frame; raises Refused for any other."""
         try:
             plain = self._receiving.decrypt(NONCE.pack(self._received), sealed, None)
         except InvalidTag as error:
@@ -87,6 +94,7 @@ class Handshake:
         return self._transcript
 
     def receive(self, frame: bytes) -> bytes | None:
+        """Take the other side's next frame; returns what to answer, if anything. Raises Refused."""
         if len(frame) > MAX_HELLO_BYTES:
             raise Refused(BAD_FRAME, f"{len(frame)} bytes are too many for a hello")
         if self._awaits_proof:

@@ -32,12 +32,15 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def votes(self) -> bool:
+        """Whether this directory may take part in majorities."""
         return self.standing == MEMBER
 
 
 def bootstrap_cluster_id(instances: Iterable[str]) -> str:
     """The id every founding member computes alike from the instances it found, all of them without history."""
-    return hashlib.sha256(b"gaia cluster\0" + "\0".join(sorted(instances)).encode()).hexdigest()[: 2 * ID_BYTES]
+    return hashlib.sha256(b"gaia cluster\0" + "\0".join(sorted(instances)).encode()).hexdigest()[
+        : 2 * ID_BYTES
+    ]
 
 
 def load(disk: Disk, node_id: str) -> Identity:
@@ -46,14 +49,18 @@ def load(disk: Disk, node_id: str) -> Identity:
     if FILE_NAME not in names:
         held = [name for name in names if name.startswith(("journal-", "snapshot-"))]
         if held:
-            raise WrongIdentity(f"{FILE_NAME} is missing beside {held[0]}: restore it, or empty the directory")
+            raise WrongIdentity(
+                f"{FILE_NAME} is missing beside {held[0]}: restore it, or empty the directory"
+            )
         identity = Identity(1, node_id, secrets.token_hex(ID_BYTES), "", NEW)
         store(disk, identity)
         return identity
     try:
         identity = msgspec.json.decode(disk.read(FILE_NAME), type=Identity)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WrongIdentity(f"{FILE_NAME} cannot be read ({error}): restore it, or empty the directory") from error
+        raise WrongIdentity(
+            f"{FILE_NAME} cannot be read ({error}): restore it, or empty the directory"
+        ) from error
     if identity.node_id != node_id:
         raise WrongIdentity(
             f"this data directory belongs to node {identity.node_id!r}, not to {node_id!r}: check CLUSTER_NODE_ID"
@@ -64,4 +71,5 @@ def load(disk: Disk, node_id: str) -> Identity:
 
 
 def store(disk: Disk, identity: Identity) -> None:
+    """Durable when it returns."""
     disk.replace(FILE_NAME, msgspec.json.encode(identity))

@@ -37,6 +37,8 @@ class JournalDamaged(RuntimeError):
 
 
 class Record(NamedTuple):
+    """One record as read; `kind` says which of the other fields mean something."""
+
     batch: int
     kind: int
     index: int
@@ -47,6 +49,7 @@ class Record(NamedTuple):
 
 
 def pack_record(batch: int, kind: int, index: int = 0, term: int = 0, body: bytes = b"") -> bytes:
+    """The bytes of one record."""
     checked = CHECKED.pack(batch, kind, index, term) + body
     return PREFIX.pack(MAGIC, len(body), google_crc32c.value(checked)) + checked
 
@@ -87,6 +90,7 @@ def later_record(data: bytes, good: int, batch: int) -> int | None:
 
 
 def segment_name(number: int) -> str:
+    """The file name of a segment."""
     return f"journal-{number:010d}"
 
 
@@ -133,7 +137,8 @@ class Journal(JournalInterface):  # type: ignore[misc]
             if good == 0 and is_last and position > 0:
                 # The crash came while this segment was being created: it holds nothing that was relied on.
                 self._disk.remove(segment_name(number))
-                return self._continue(numbers[position - 1])
+                self._continue(numbers[position - 1])
+                return
         if numbers and good:
             self._file = self._disk.append(segment_name(numbers[-1]), good)
         else:
@@ -178,9 +183,7 @@ class Journal(JournalInterface):  # type: ignore[misc]
             self._drop_from(record.index)
         elif record.kind == VOTE:
             self._term, self._voted_for = record.term, record.body.decode() or None
-        elif record.kind == RESET:
-            self._entries = [(NO_OP, record.index, record.term)]
-        elif record.kind == SEGMENT and not self._entries and record.index:
+        elif record.kind == RESET or (record.kind == SEGMENT and not self._entries and record.index):
             self._entries = [(NO_OP, record.index, record.term)]
 
     def _drop_from(self, index: int) -> None:
@@ -190,18 +193,22 @@ class Journal(JournalInterface):  # type: ignore[misc]
     # ---- what pysyncobj asks for
 
     def add(self, command: bytes, index: int, term: int) -> None:
+        """Append an entry; durable after the next `sync`."""
         self._entries.append((command, index, term))
         self._write(ENTRY, index, term, command)
 
     def deleteEntriesFrom(self, position: int) -> None:  # noqa: N802
+        """Forget the entry at this position and all behind it."""
         index = self._entries[position][1]
         self._write(CUT, index)
         del self._entries[position:]
 
     def deleteEntriesTo(self, position: int) -> None:  # noqa: N802
+        """Forget the entries before this position."""
         self.drop_before(self._entries[0][1] + position)
 
     def clear(self) -> None:
+        """Refused: a crash in the middle would forget what was acknowledged."""
         raise AssertionError("the journal is never cleared: `reset` replaces it in one step")
 
     @overload
@@ -217,13 +224,16 @@ class Journal(JournalInterface):  # type: ignore[misc]
         return len(self._entries)
 
     def setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802
+        """Record term and vote; durable after the next `sync`."""
         self._term, self._voted_for = term, voted_for
         self._write(VOTE, 0, term, (voted_for or "").encode())
 
     def getCurrentTerm(self) -> int:  # noqa: N802
+        """The last recorded term."""
         return self._term
 
     def getVotedForNodeId(self) -> str | None:  # noqa: N802
+        """Who got this member's vote in that term, if anybody."""
         return self._voted_for
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802
@@ -236,25 +246,33 @@ class Journal(JournalInterface):  # type: ignore[misc]
     def onOneSecondTimer(self) -> None:  # noqa: N802
         """Nothing is kept by time."""
 
-    def _destroy(self) -> None:
+    def close(self) -> None:
+        """Let go of the file; what was not synced is gone."""
         self._file.close()
+
+    def _destroy(self) -> None:
+        self.close()
 
     # ---- what we ask for
 
     @property
     def first_index(self) -> int:
+        """Index of the base."""
         return self._entries[0][1]
 
     @property
     def last_index(self) -> int:
+        """Index of the last entry."""
         return self._entries[-1][1]
 
     @property
     def last_term(self) -> int:
+        """Term of the last entry."""
         return self._entries[-1][2]
 
     @property
     def has_unsynced(self) -> bool:
+        """Whether anything waits for `sync`."""
         return bool(self._buffer)
 
     def term_at(self, index: int) -> int | None:
@@ -285,9 +303,13 @@ class Journal(JournalInterface):  # type: ignore[misc]
         self._buffer.clear()
         self._batch += 1
         self.bytes_since_compaction += len(data)
-        self._segments[-1] = _Segment(self._segments[-1].number, max(self._segments[-1].highest_index, self.last_index))
+        self._segments[-1] = _Segment(
+            self._segments[-1].number, max(self._segments[-1].highest_index, self.last_index)
+        )
         if self._file.size >= self._segment_bytes:
-            self._start_segment(self._segments[-1].number + 1, [self._pack(SEGMENT, self.last_index, self.last_term)])
+            self._start_segment(
+                self._segments[-1].number + 1, [self._pack(SEGMENT, self.last_index, self.last_term)]
+            )
         return True
 
     def reset(self, index: int, term: int, keep: Iterable[Entry] = ()) -> None:
@@ -296,7 +318,9 @@ class Journal(JournalInterface):  # type: ignore[misc]
         old = [segment.number for segment in self._segments]
         self._entries = entries
         self._buffer.clear()
-        records = [self._pack(RESET, index, term)] + [self._pack(ENTRY, at, of, body) for body, at, of in entries[1:]]
+        records = [self._pack(RESET, index, term)] + [
+            self._pack(ENTRY, at, of, body) for body, at, of in entries[1:]
+        ]
         self._start_segment(old[-1] + 1, records)
         self._forget_segments(old)
 

@@ -11,34 +11,39 @@ from pysyncobj.transport import Transport
 
 from coordination.log import wire
 
-
 EARLY = (wire.Greeting, wire.AppendEntries)
 
 
 class Links(Protocol):
     """Ordered, authenticated connections to the peers, by node id. `send` is False if the frame cannot be taken."""
 
-    def send(self, peer: str, frame: bytes) -> bool: ...
+    def send(self, peer: str, frame: bytes) -> bool:
+        """Take one frame for a peer; False if there is no connection that can."""
 
-    def backlog(self, peer: str) -> int: ...
+    def backlog(self, peer: str) -> int:
+        """Bytes taken for this peer that the network has not accepted yet."""
 
-    def drop(self, peer: str, reason: str) -> None: ...
+    def drop(self, peer: str, reason: str) -> None:
+        """Close the connection with this peer."""
 
 
 class Speaker(Protocol):
     """What the outbox asks of the replica."""
 
     @property
-    def raftCurrentTerm(self) -> int: ...  # noqa: N802
+    def raftCurrentTerm(self) -> int:  # noqa: N802
+        """The term that goes into the envelope."""
 
     @property
-    def stands_by_transfer(self) -> bool: ...
+    def stands_by_transfer(self) -> bool:
+        """Whether the election being held was asked for by the leader."""
 
-    def refuse_forward(self, request_id: int) -> None: ...
+    def refuse_forward(self, request_id: int) -> None:
+        """A forwarded payload could not leave."""
 
 
-def translate(message: dict[str, Any], by_transfer: bool) -> wire.Message:
-    """pysyncobj's own messages in our schema; it sends no others once the replica's overrides are in place."""
+def translate(message: dict[str, Any], *, by_transfer: bool) -> wire.Message:
+    """Pysyncobj's own messages in our schema; it sends no others once the replica's overrides are in place."""
     match message["type"]:
         case "request_vote":
             return wire.RequestVote(
@@ -50,12 +55,17 @@ def translate(message: dict[str, Any], by_transfer: bool) -> wire.Message:
             return wire.Forward(message["request_id"], message["command"][1:])
         case "apply_command_response":
             return wire.ForwardAnswer(
-                message["request_id"], message.get("error", 0), message.get("log_idx", 0), message.get("log_term", 0)
+                message["request_id"],
+                message.get("error", 0),
+                message.get("log_idx", 0),
+                message.get("log_term", 0),
             )
     raise AssertionError(f"pysyncobj sends {message['type']!r}, which the wire does not know")
 
 
 class Outbox(Transport):  # type: ignore[misc]
+    """pysyncobj's transport: keeps messages until the step lets them leave."""
+
     def __init__(self, links: Links) -> None:
         super().__init__(None, None, [])
         self._links = links
@@ -65,14 +75,16 @@ class Outbox(Transport):  # type: ignore[misc]
 
     @property
     def ready(self) -> bool:
+        """Always: links connect by themselves and pysyncobj need not wait for them."""
         return True
 
     def tryGetReady(self) -> None:  # noqa: N802
         """Links connect by themselves."""
 
     def send(self, node: Node, message: dict[str, Any] | wire.Message) -> bool:
+        """Queue a message of pysyncobj's or of ours under the current term."""
         if isinstance(message, dict):
-            message = translate(message, self.speaker.stands_by_transfer)
+            message = translate(message, by_transfer=self.speaker.stands_by_transfer)
         queue = self._early if isinstance(message, EARLY) else self._late
         queue.append((node.id, self.speaker.raftCurrentTerm, message))
         return True
@@ -94,9 +106,11 @@ class Outbox(Transport):  # type: ignore[misc]
                 self.speaker.refuse_forward(message.request_id)
 
     def connected(self, node: Node) -> None:
+        """Tell pysyncobj that a peer has greeted."""
         self._onNodeConnected(node)
 
     def disconnected(self, node: Node) -> None:
+        """Forget what was queued for a peer, and tell pysyncobj."""
         self._early = [waiting for waiting in self._early if waiting[0] != node.id]
         self._late = [waiting for waiting in self._late if waiting[0] != node.id]
         self._onNodeDisconnected(node)

@@ -116,14 +116,17 @@ class Member:
     def propose(self, payload: bytes, callback: Answer) -> None:
         """Ask for one payload to be applied on all members; exactly one outcome follows, within the time limit."""
         if len(payload) > self._settings.max_payload_bytes:
-            callback(NotApplied(f"{len(payload)} bytes are over the limit of {self._settings.max_payload_bytes}"))
+            callback(
+                NotApplied(f"{len(payload)} bytes are over the limit of {self._settings.max_payload_bytes}")
+            )
             return
         waiting = Waiting(callback, core.monotonicTime() + self._settings.command_timeout_s)
         self._submit(lambda: self._replica.propose(payload, waiting), waiting)
 
     def read_index(self, callback: Answer) -> None:
         """Linearizable barrier: `Committed(index)` once the machine here covers every write that was acknowledged
-        anywhere before this call; `NotApplied` if that could not be established in time."""
+        anywhere before this call; `NotApplied` if that could not be established in time.
+        """
         waiting = Waiting(callback, core.monotonicTime() + self._settings.command_timeout_s, is_read=True)
         self._submit(lambda: self._replica.read(waiting), waiting)
 
@@ -219,7 +222,7 @@ class Member:
         if hasattr(self, "_links"):
             self._links.close()
         if hasattr(self, "_replica"):
-            self._replica.journal._destroy()
+            self._replica.journal.close()
         self._disk.close()
 
     def _run_aside(self, work: Callable[[], int]) -> "Future[int]":

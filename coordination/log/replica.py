@@ -64,7 +64,9 @@ def _private(name: str) -> Any:
     """One of SyncObj's private attributes under a name of ours."""
     mangled = f"_SyncObj__{name}"
     # SyncObj.__init__ looks at every attribute of the class before it has set all of its own.
-    return property(lambda self: getattr(self, mangled, None), lambda self, value: setattr(self, mangled, value))
+    return property(
+        lambda self: getattr(self, mangled, None), lambda self, value: setattr(self, mangled, value)
+    )
 
 
 class _NoPoller:
@@ -130,8 +132,14 @@ class _Reign:
     seen: dict[Node, float] = field(default_factory=dict)
 
 
-def raft_conf(settings: MemberSettings, journal: Journal, on_state: Callable[[int, int], None]) -> SyncObjConf:
-    shortest, longest = settings.heartbeat_timeout_s, max(settings.election_timeout_s, settings.heartbeat_timeout_s * 1.1)
+def raft_conf(
+    settings: MemberSettings, journal: Journal, on_state: Callable[[int, int], None]
+) -> SyncObjConf:
+    """Pysyncobj's options, each as the promises need it."""
+    shortest, longest = (
+        settings.heartbeat_timeout_s,
+        max(settings.election_timeout_s, settings.heartbeat_timeout_s * 1.1),
+    )
     return SyncObjConf(
         autoTick=False,
         appendEntriesUseBatch=True,  # we send once a step ourselves; False would also leak a pipe per object
@@ -281,7 +289,11 @@ class Replica(SyncObj):  # type: ignore[misc]
     def _next_due(self, now: float) -> float:
         if self._applied < self._commit or (not self._nodes and self._commit < self.journal.last_index):
             return now
-        compaction = self._compacted_at + self._settings.snapshot_interval_s if self._compacting is None else now + 0.05
+        compaction = (
+            self._compacted_at + self._settings.snapshot_interval_s
+            if self._compacting is None
+            else now + 0.05
+        )
         if self._state != LEADER:
             return min(self._deadline, compaction)
         return min(self._append_time, compaction) if self._nodes else max(now + 0.01, compaction)
@@ -297,15 +309,21 @@ class Replica(SyncObj):  # type: ignore[misc]
     # ---- becoming somebody
 
     def greet(self, node: Node) -> None:
+        """Queue our greeting for a peer."""
         has_history = self.raftCurrentTerm > 0 or self.journal.last_index > 1
         mine = self.identity
         self._outbox.send(node, wire.Greeting(mine.cluster_id, mine.instance, mine.standing, has_history))
 
     def _become(self, standing: str, cluster_id: str) -> None:
-        self.identity = identity.Identity(1, self.identity.node_id, self.identity.instance, cluster_id, standing)
+        self.identity = identity.Identity(
+            1, self.identity.node_id, self.identity.instance, cluster_id, standing
+        )
         identity.store(self._disk, self.identity)
         self._snapshots = snapshot.Snapshots(self._disk, self._cluster_id(), self._settings.snapshot_retain)
-        log.info("member_standing", extra={"node": self.identity.node_id, "standing": standing, "cluster": cluster_id})
+        log.info(
+            "member_standing",
+            extra={"node": self.identity.node_id, "standing": standing, "cluster": cluster_id},
+        )
         if self._nodes:
             self._deadline = core.monotonicTime() + self._SyncObj__generateRaftTimeout()
         for node in self._greeted:
@@ -315,7 +333,10 @@ class Replica(SyncObj):  # type: ignore[misc]
         mine = self.identity.cluster_id
         if mine and greeting.cluster_id and mine != greeting.cluster_id:
             self._count("refused_wrong_cluster")
-            log.error("peer_of_another_cluster", extra={"peer": node.id, "theirs": greeting.cluster_id, "ours": mine})
+            log.error(
+                "peer_of_another_cluster",
+                extra={"peer": node.id, "theirs": greeting.cluster_id, "ours": mine},
+            )
             self._links.drop(node.id, "it belongs to another cluster")
             return
         is_new = node not in self._greeted
@@ -344,8 +365,14 @@ class Replica(SyncObj):  # type: ignore[misc]
             self._become(identity.MEMBER, known[0] if known else identity.bootstrap_cluster_id(instances))
 
     def _on_admission(self, node: Node, term: int, message: wire.Admission) -> None:
-        holds = self._verified[0] == message.term == self.raftCurrentTerm and self._verified[1] >= message.index
-        if holds and message.instance == self.identity.instance and self.identity.standing == identity.JOINING:
+        holds = (
+            self._verified[0] == message.term == self.raftCurrentTerm and self._verified[1] >= message.index
+        )
+        if (
+            holds
+            and message.instance == self.identity.instance
+            and self.identity.standing == identity.JOINING
+        ):
             self._become(identity.MEMBER, self.identity.cluster_id)
 
     def _consider_admission(self, node: Node, instance: str) -> None:
@@ -369,6 +396,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         self.greet(self._nodes[peer])
 
     def link_down(self, peer: str) -> None:
+        """The connection is gone, with everything on it that had not arrived."""
         node = self._nodes[peer]
         self._greeted.pop(node, None)
         self._reign.outgoing.pop(node, None)
@@ -382,11 +410,12 @@ class Replica(SyncObj):  # type: ignore[misc]
             self._deadline = min(self._deadline, core.monotonicTime() + soon)
 
     def frame(self, peer: str, data: bytes) -> None:
+        """One frame from an authenticated peer."""
         try:
             envelope = wire.decode(data)
         except wire.Malformed as error:
             self._count("refused_malformed")
-            log.error("peer_sent_no_message", extra={"peer": peer, "reason": str(error)})
+            log.warning("peer_sent_no_message", extra={"peer": peer, "reason": str(error)})
             self._links.drop(peer, "it sent something that is no message")
             return
         self._receive(self._nodes[peer], envelope.sender_term, envelope.message)
@@ -407,7 +436,7 @@ class Replica(SyncObj):  # type: ignore[misc]
         self._leader = None
 
     def _stock(self, node: Node, message: dict[str, Any]) -> None:
-        SyncObj._SyncObj__onMessageReceived(self, node, message)
+        super()._SyncObj__onMessageReceived(node, message)
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
@@ -442,7 +471,10 @@ class Replica(SyncObj):  # type: ignore[misc]
         if message.term <= self.raftCurrentTerm:
             self._outbox.send(node, wire.PreVoteGranted(0))  # its envelope tells the newer term
             return
-        is_good = (message.last_log_term, message.last_log_index) >= (self.journal.last_term, self.journal.last_index)
+        is_good = (message.last_log_term, message.last_log_index) >= (
+            self.journal.last_term,
+            self.journal.last_index,
+        )
         if is_good and self.identity.votes and not self._hears_leader():
             self._outbox.send(node, wire.PreVoteGranted(message.term))
 
@@ -481,7 +513,9 @@ class Replica(SyncObj):  # type: ignore[misc]
     def _on_vote_granted(self, node: Node, sender_term: int, message: wire.VoteGranted) -> None:
         """Voters are counted, not votes."""
         if (message.term, node.id) not in self._votes:
-            self._votes = {vote for vote in self._votes if vote[0] == message.term} | {(message.term, node.id)}
+            self._votes = {vote for vote in self._votes if vote[0] == message.term} | {
+                (message.term, node.id)
+            }
             self._stock(node, {"type": "response_vote", "term": message.term})
 
     def _on_timeout_now(self, node: Node, sender_term: int, message: wire.TimeoutNow) -> None:
@@ -511,7 +545,7 @@ class Replica(SyncObj):  # type: ignore[misc]
     def _follow(self, node: Node, term: int) -> bool:
         """Accept this leader of our term; False, with an answer that tells our newer term, if it is deposed."""
         if term != self.raftCurrentTerm:
-            self._answer(node, self._commit + 1, success=False, round=0)
+            self._answer(node, self._commit + 1, success=False, in_round=0)
             return False
         now = core.monotonicTime()
         if not self._transferring:
@@ -526,10 +560,10 @@ class Replica(SyncObj):  # type: ignore[misc]
         self._SyncObj__setState(FOLLOWER)
         return True
 
-    def _answer(self, node: Node, next_index: int, *, success: bool, round: int) -> None:
+    def _answer(self, node: Node, next_index: int, *, success: bool, in_round: int) -> None:
         counted = self.identity.votes
         instance = "" if counted else self.identity.instance
-        self._outbox.send(node, wire.AppendAnswer(next_index, success, round, counted, instance))
+        self._outbox.send(node, wire.AppendAnswer(next_index, success, in_round, counted, instance))
 
     def _on_append(self, node: Node, sender_term: int, message: wire.AppendEntries) -> None:
         """Cut only at a real conflict, answer only for what this message has verified."""
@@ -539,11 +573,11 @@ class Replica(SyncObj):  # type: ignore[misc]
         if previous > self._commit and self.journal.term_at(previous) != message.previous_term:
             # One constant hint: a different one for each message on its way would chase the leader for ever.
             hint = max(self._verified[1], self._commit) + 1
-            self._answer(node, hint, success=False, round=message.round)
+            self._answer(node, hint, success=False, in_round=message.round)
             return
         matched = self._take(message.entries, max(previous, self._commit))
         self._verified = (message.term, max(self._verified[1], matched))
-        self._answer(node, matched + 1, success=True, round=message.round)
+        self._answer(node, matched + 1, success=True, in_round=message.round)
         self._commit = max(self._commit, min(message.commit_index, matched))
 
     def _take(self, entries: list[tuple[bytes, int, int]], matched: int) -> int:
@@ -606,11 +640,17 @@ class Replica(SyncObj):  # type: ignore[misc]
             return
         room = FEED_BYTES - self._links.backlog(node.id)
         while True:
-            entries = self.journal.entries_from(following, min(room, self._settings.batch_bytes)) if room > 0 else []
+            entries = (
+                self.journal.entries_from(following, min(room, self._settings.batch_bytes))
+                if room > 0
+                else []
+            )
             previous = following - 1
             previous_term = self.journal.term_at(previous)
             assert previous_term is not None, "the base of the journal covers what is sent next"
-            message = wire.AppendEntries(self.raftCurrentTerm, self._commit, previous, previous_term, self._round, entries)
+            message = wire.AppendEntries(
+                self.raftCurrentTerm, self._commit, previous, previous_term, self._round, entries
+            )
             self._outbox.send(node, message)
             if not entries:
                 break
@@ -623,6 +663,7 @@ class Replica(SyncObj):  # type: ignore[misc]
     # ---- commands
 
     def propose(self, payload: bytes, waiting: Waiting) -> None:
+        """Put a payload into the log, here or through the leader."""
         self._applyCommand(payload, waiting.answer, 0)
 
     def _checkCommandsToApply(self) -> None:  # noqa: N802
@@ -640,7 +681,8 @@ class Replica(SyncObj):  # type: ignore[misc]
             self._outbox.send(node, refusal)
             return
         self._stock(
-            node, {"type": "apply_command", "command": REGULAR + message.payload, "request_id": message.request_id}
+            node,
+            {"type": "apply_command", "command": REGULAR + message.payload, "request_id": message.request_id},
         )
 
     def _on_forward_answer(self, node: Node, sender_term: int, message: wire.ForwardAnswer) -> None:
@@ -689,6 +731,7 @@ class Replica(SyncObj):  # type: ignore[misc]
     # ---- reads
 
     def read(self, waiting: Waiting) -> None:
+        """Ask for a linearizable read; settled with the index once it is applied here."""
         if self._state == LEADER:
             self._reads.append(_Read(self._round + 1, max(self._commit, self._noop), waiting, None))
         elif self._leader in self._connected:
@@ -730,7 +773,9 @@ class Replica(SyncObj):  # type: ignore[misc]
             self._reads = open_reads
         if self._reads_ready:
             ready = [(index, waiting) for index, waiting in self._reads_ready if index <= self._applied]
-            self._reads_ready = [(index, w) for index, w in self._reads_ready if index > self._applied and not w.is_settled]
+            self._reads_ready = [
+                (index, w) for index, w in self._reads_ready if index > self._applied and not w.is_settled
+            ]
             for index, waiting in ready:
                 waiting.settle(Committed(max(index, self._applied)))
 
@@ -746,6 +791,7 @@ class Replica(SyncObj):  # type: ignore[misc]
     # ---- handing over
 
     def transfer(self, node_id: str, waiting: Waiting) -> None:
+        """Begin to hand leadership over."""
         target = self._nodes.get(node_id)
         if self._state != LEADER:
             waiting.settle(NotApplied("only the leader can hand over; this member does not lead"))
@@ -769,7 +815,11 @@ class Replica(SyncObj):  # type: ignore[misc]
         elif core.monotonicTime() > transfer.deadline:
             transfer.waiting.settle(NotApplied("the member did not take over in time"))
             self._transfer = None
-        elif self._state == LEADER and not transfer.is_sent and self._commit == last == self._match[transfer.target]:
+        elif (
+            self._state == LEADER
+            and not transfer.is_sent
+            and self._commit == last == self._match[transfer.target]
+        ):
             self._outbox.send(transfer.target, wire.TimeoutNow(self.raftCurrentTerm))
             transfer.is_sent = True
 
@@ -859,7 +909,7 @@ class Replica(SyncObj):  # type: ignore[misc]
             return
         position = (message.index, message.snapshot_term)
         if message.index <= self._commit:
-            self._answer(node, self._commit + 1, success=True, round=message.round)
+            self._answer(node, self._commit + 1, success=True, in_round=message.round)
         elif self._incoming.add(position, message.total, message.offset, message.data):
             self._install(node, message)
         else:
@@ -872,7 +922,7 @@ class Replica(SyncObj):  # type: ignore[misc]
             received = snapshot.decode(data, self._cluster_id())
         except snapshot.SnapshotDamaged as error:
             self._count("refused_snapshots")
-            log.error("snapshot_refused", extra={"peer": node.id, "reason": str(error)})
+            log.warning("snapshot_refused", extra={"peer": node.id, "reason": str(error)})
             return
         index, term = received.index, received.term
         keep = []
@@ -887,16 +937,18 @@ class Replica(SyncObj):  # type: ignore[misc]
         for covered in [at for at in self._waiting_commit if at <= index]:
             for _, callback in self._waiting_commit.pop(covered):
                 callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
-        self._answer(node, index + 1, success=True, round=message.round)
+        self._answer(node, index + 1, success=True, in_round=message.round)
 
     # ---- what others may know
 
     @property
     def role(self) -> str:
+        """One of the roles in `contract`."""
         return ROLES[self._state] if self.identity.votes else contract.JOINING
 
     @property
     def leader_id(self) -> str:
+        """Who leads as far as this member knows, or an empty string."""
         return self._leader.id if self._leader is not None else ""
 
     def views(self) -> tuple[MemberView, ...]:

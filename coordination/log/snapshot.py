@@ -40,6 +40,7 @@ class Snapshot:
 
 
 def encode(snapshot: Snapshot, cluster_id: bytes) -> bytes:
+    """The bytes of the file."""
     packed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(snapshot.state)
     header = HEADER.pack(
         MAGIC, VERSION, cluster_id, snapshot.index, snapshot.term, len(snapshot.state), len(packed)
@@ -57,7 +58,10 @@ def decode(data: bytes, cluster_id: bytes) -> Snapshot:
         raise SnapshotDamaged(f"expected format {MAGIC!r} {VERSION}, found {magic!r} {version}")
     if len(data) != HEADER.size + packed_bytes + CHECKSUM.size:
         raise SnapshotDamaged(f"{len(data)} bytes, but the header tells of {packed_bytes} packed ones")
-    if google_crc32c.value(data[: -CHECKSUM.size]) != CHECKSUM.unpack_from(data, len(data) - CHECKSUM.size)[0]:
+    if (
+        google_crc32c.value(data[: -CHECKSUM.size])
+        != CHECKSUM.unpack_from(data, len(data) - CHECKSUM.size)[0]
+    ):
         raise SnapshotDamaged("the checksum does not match")
     if cluster != cluster_id:
         raise SnapshotDamaged(f"it belongs to cluster {cluster.hex()}, not to {cluster_id.hex()}")
@@ -77,6 +81,7 @@ def _unpack(packed: bytes, state_bytes: int) -> bytes:
 
 
 def file_name(index: int, term: int) -> str:
+    """Sorts by index."""
     return f"snapshot-{index:020d}-{term:010d}"
 
 
@@ -94,7 +99,9 @@ class Snapshots:
 
     def positions(self) -> list[tuple[int, int]]:
         """(index, term) of each file, oldest first."""
-        names = [name for name in self._disk.names() if name.startswith("snapshot-") and not name.endswith(".new")]
+        names = [
+            name for name in self._disk.names() if name.startswith("snapshot-") and not name.endswith(".new")
+        ]
         return sorted(_position(name) for name in names)
 
     def newest(self) -> Snapshot | None:
@@ -113,7 +120,9 @@ class Snapshots:
             try:
                 return decode(data, self._cluster_id), data
             except SnapshotDamaged as error:
-                log.error("snapshot_damaged", extra={"snapshot": file_name(*position), "reason": str(error)})
+                log.warning(
+                    "snapshot_damaged", extra={"snapshot": file_name(*position), "reason": str(error)}
+                )
         return None
 
     def store(self, index: int, term: int, data: bytes) -> None:

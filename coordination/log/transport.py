@@ -50,11 +50,14 @@ LOG_EVERY_S = 10.0
 class Listener(Protocol):
     """Who is told about the links, in the polling thread."""
 
-    def link_up(self, peer: str) -> None: ...
+    def link_up(self, peer: str) -> None:
+        """A connection with this peer is open and proved."""
 
-    def link_down(self, peer: str) -> None: ...
+    def link_down(self, peer: str) -> None:
+        """It is gone."""
 
-    def frame(self, peer: str, data: bytes) -> None: ...
+    def frame(self, peer: str, data: bytes) -> None:
+        """One message arrived from this peer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -154,6 +157,7 @@ class PeerLinks:
     # ---- what the outbox and the replica use
 
     def send(self, peer: str, frame: bytes) -> bool:
+        """Seal and queue a frame; False if there is no open connection or it had to be closed."""
         link = self._current.get(peer)
         if link is None or link.session is None:
             return False
@@ -165,10 +169,12 @@ class PeerLinks:
         return not link.is_closed
 
     def backlog(self, peer: str) -> int:
+        """Bytes the network has not accepted yet."""
         link = self._current.get(peer)
         return len(link.outbound) if link else 0
 
     def drop(self, peer: str, reason: str) -> None:
+        """Close the current connection with this peer."""
         link = self._current.get(peer)
         if link is not None:
             self._close(link, reason)
@@ -289,7 +295,9 @@ class PeerLinks:
                 strangers = sum(1 for link in self._links if link.session is None and not link.dialled)
                 if strangers >= MAX_STRANGERS:
                     accepted.close()
-                    self._note("too_many_strangers", "", f"{strangers} connections have not proved themselves")
+                    self._note(
+                        "too_many_strangers", "", f"{strangers} connections have not proved themselves"
+                    )
                     continue
                 accepted.setblocking(False)
                 self._add(accepted, Handshake(self._secret, self._node_id, self._peers), "", self._clock())
@@ -400,7 +408,7 @@ class PeerLinks:
             if len(self._logged) > 1000:
                 self._logged.clear()
             self._logged[(reason, peer)] = now
-            log.warning("peer_" + reason, extra={"peer": peer, "detail": detail})
+            log.warning("peer_refused", extra={"reason": reason, "peer": peer, "detail": detail})
 
     def _close(self, link: _Link, reason: str) -> None:
         if link.is_closed:
@@ -411,7 +419,9 @@ class PeerLinks:
         link.socket.close()
         if self._current.get(link.peer) is link:
             del self._current[link.peer]
-            log.info("peer_disconnected", extra={"peer": link.peer, "connection": link.number, "reason": reason})
+            log.info(
+                "peer_disconnected", extra={"peer": link.peer, "connection": link.number, "reason": reason}
+            )
             self.listener.link_down(link.peer)
 
     def close(self) -> None:

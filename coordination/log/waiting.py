@@ -26,10 +26,11 @@ class Waiting:
 
     __slots__ = ("_callback", "deadline", "is_read", "is_settled")
 
-    def __init__(self, callback: Answer, deadline: float, is_read: bool = False) -> None:
+    def __init__(self, callback: Answer, deadline: float, *, is_read: bool = False) -> None:
         self._callback, self.deadline, self.is_read, self.is_settled = callback, deadline, is_read, False
 
     def settle(self, outcome: Outcome) -> None:
+        """Answer the caller, the first time; later outcomes are dropped."""
         if self.is_settled:
             return
         self.is_settled = True
@@ -49,4 +50,5 @@ class Waiting:
             self.settle(Unknown(UNKNOWN.get(reason, f"reason {reason}")))
 
     def give_up(self, why: str) -> None:
+        """Answer that no outcome came."""
         self.settle(NotApplied(why) if self.is_read else Unknown(why))

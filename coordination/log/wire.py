@@ -41,7 +41,8 @@ class AppendEntries(Struct, frozen=True, array_like=True, tag="append"):
 
 class AppendAnswer(Struct, frozen=True, array_like=True, tag="appended"):
     """On success everything below `next_index` is on the sender's disk and equals the leader's log. `counted` is
-    False while the sender may not take part in majorities; `instance` then names the directory to admit."""
+    False while the sender may not take part in majorities; `instance` then names the directory to admit.
+    """
 
     next_index: Index
     success: bool
@@ -81,6 +82,8 @@ class RequestVote(Struct, frozen=True, array_like=True, tag="vote?"):
 
 
 class VoteGranted(Struct, frozen=True, array_like=True, tag="vote!"):
+    """The sender's only vote in this term, on its disk."""
+
     term: Index
 
 
@@ -93,6 +96,8 @@ class PreVote(Struct, frozen=True, array_like=True, tag="prevote?"):
 
 
 class PreVoteGranted(Struct, frozen=True, array_like=True, tag="prevote!"):
+    """The sender would vote in this term; 0 refuses, and the envelope tells the newer term."""
+
     term: Index
 
 
@@ -119,6 +124,8 @@ class TimeoutNow(Struct, frozen=True, array_like=True, tag="takeover"):
 
 
 class ReadRequest(Struct, frozen=True, array_like=True, tag="read?"):
+    """From which index on would a read be linearizable?"""
+
     request_id: Index
 
 
@@ -157,6 +164,8 @@ Message = (
 
 
 class Envelope(Struct, frozen=True, array_like=True):
+    """A message with the sender's term."""
+
     sender_term: Index
     message: Message
 
@@ -166,10 +175,12 @@ _decoder = msgspec.msgpack.Decoder(Envelope)
 
 
 def encode(sender_term: int, message: Message) -> bytes:
+    """The bytes of a message in its envelope."""
     return _encoder.encode(Envelope(sender_term, message))
 
 
 def decode(data: bytes) -> Envelope:
+    """The envelope in these bytes; raises Malformed."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

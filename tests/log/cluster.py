@@ -79,7 +79,12 @@ class Cluster:
     def start(self, *names: str) -> None:
         for name in names or self.names:
             peers = [(other, f"127.0.0.1:{port}") for other, port in self._ports.items() if other != name]
-            options = {"node_id": name, "data_dir": str(self._folder / name), "secret": SECRET, "peers": peers}
+            options = {
+                "node_id": name,
+                "data_dir": str(self._folder / name),
+                "secret": SECRET,
+                "peers": peers,
+            }
             options |= {"bind": f"127.0.0.1:{self._ports[name]}", **self._settings}
             self.nodes[name] = NodeProcess(options)
 
@@ -119,5 +124,9 @@ class Cluster:
 
     def wait_for_agreement(self) -> list[str]:
         """Until all running members have the same items, of which there are some."""
-        wait_until(lambda: len({tuple(self.items(name)) for name in self.nodes}) == 1, "the same items everywhere", 30.0)
+        wait_until(
+            lambda: len({tuple(self.items(name)) for name in self.nodes}) == 1,
+            "the same items everywhere",
+            30.0,
+        )
         return self.items(next(iter(self.nodes)))

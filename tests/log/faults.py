@@ -6,7 +6,17 @@ from coordination.log.waiting import Waiting
 from tests.log.world import World
 
 FAULTS = (
-    "kill", "kill_leader", "reset", "slow", "partition", "oneway", "pause", "compact", "crash_at_write", "transfer", "wipe",
+    "kill",
+    "kill_leader",
+    "reset",
+    "slow",
+    "partition",
+    "oneway",
+    "pause",
+    "compact",
+    "crash_at_write",
+    "transfer",
+    "wipe",
 )
 
 

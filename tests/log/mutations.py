@@ -56,7 +56,14 @@ def ignore_crc(patch: pytest.MonkeyPatch) -> None:
         _, body_bytes, _ = PREFIX.unpack_from(data, at)
         batch, kind, index, term = CHECKED.unpack_from(data, at + PREFIX.size)
         end = at + OVERHEAD_BYTES + body_bytes
-        return Record(batch, kind, index, term, data[at + OVERHEAD_BYTES : end].ljust(body_bytes, b"0"), min(end, len(data)))
+        return Record(
+            batch,
+            kind,
+            index,
+            term,
+            data[at + OVERHEAD_BYTES : end].ljust(body_bytes, b"0"),
+            min(end, len(data)),
+        )
 
     def take_unfinished(data: bytes) -> list[list[Record]]:
         batches: list[list[Record]] = [[]]
@@ -190,7 +197,7 @@ def apply_twice(patch: pytest.MonkeyPatch) -> None:
 
 def read_without_round(patch: pytest.MonkeyPatch) -> None:
     make = replica_module._Read
-    patch.setattr(replica_module, "_Read", lambda round, index, local, asker: make(0, index, local, asker))
+    patch.setattr(replica_module, "_Read", lambda _, *rest: make(0, *rest))
 
 
 def call_discarded_applied(patch: pytest.MonkeyPatch) -> None:
@@ -229,7 +236,9 @@ def count_uncounted(patch: pytest.MonkeyPatch) -> None:
     on_answer = Replica._on_append_answer
 
     def count(self: Replica, node: object, term: int, message: wire.AppendAnswer) -> None:
-        on_answer(self, node, term, wire.AppendAnswer(message.next_index, message.success, message.round, True, ""))
+        on_answer(
+            self, node, term, wire.AppendAnswer(message.next_index, message.success, message.round, True, "")
+        )
 
     patch.setattr(Replica, "_on_append_answer", count)
 
@@ -237,9 +246,25 @@ def count_uncounted(patch: pytest.MonkeyPatch) -> None:
 MUTATIONS: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
-        skip_sync, answer_before_sync, forget_vote, forget_term, ignore_crc, keep_conflicts, cut_always, commit_old_term,
-        commit_alone, stale_answer, trust_chunk_commit, clear_tail,
-        vote_without_log_check, count_the_wiped, admit_at_once, apply_twice, read_without_round, call_discarded_applied,
-        forget_snapshot_before_journal, count_uncounted,
+        skip_sync,
+        answer_before_sync,
+        forget_vote,
+        forget_term,
+        ignore_crc,
+        keep_conflicts,
+        cut_always,
+        commit_old_term,
+        commit_alone,
+        stale_answer,
+        trust_chunk_commit,
+        clear_tail,
+        vote_without_log_check,
+        count_the_wiped,
+        admit_at_once,
+        apply_twice,
+        read_without_round,
+        call_discarded_applied,
+        forget_snapshot_before_journal,
+        count_uncounted,
     )
 }

@@ -1,7 +1,7 @@
 """A member as a process of its own, for tests: one JSON request a line on stdin, one JSON answer a line on stdout.
 
-    {"id": 1, "op": "propose", "payload": "x"}   → {"id": 1, "outcome": "Committed", "value": 1}
-    {"id": 2, "op": "read"} · {"id": 3, "op": "transfer", "to": "n2"} · {"id": 4, "op": "status"} · {"id": 5, "op": "items"}
+{"id": 1, "op": "propose", "payload": "x"}   → {"id": 1, "outcome": "Committed", "value": 1}
+{"id": 2, "op": "read"} · {"id": 3, "op": "transfer", "to": "n2"} · {"id": 4, "op": "status"} · {"id": 5, "op": "items"}
 """
 
 import json

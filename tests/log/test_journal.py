@@ -29,7 +29,9 @@ def some_journal(disk: SimDisk) -> list[State]:
     for number in range(5):
         journal.setCurrentTerm(number + 1, f"n{number}")
         for _ in range(3):
-            journal.add(b"\0" + b"x" * number * 7, (journal.last_index if len(journal) else 0) + 1, number + 1)
+            journal.add(
+                b"\0" + b"x" * number * 7, (journal.last_index if len(journal) else 0) + 1, number + 1
+            )
         if number == 3:
             journal.cut_from(journal.last_index - 3)
         journal.sync()
@@ -98,7 +100,9 @@ def test_a_changed_byte_before_the_last_batch_is_refused_with_its_place() -> Non
             disk = new_disk()
             disk.files[name] = SimFile(disk, data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
 
-            with pytest.raises(JournalDamaged, match=rf"{name} is damaged at byte \d+.*restore this directory"):
+            with pytest.raises(
+                JournalDamaged, match=rf"{name} is damaged at byte \d+.*restore this directory"
+            ):
                 Journal(disk)
 
 
@@ -134,7 +138,11 @@ class _Step:
     @staticmethod
     def add(journal: Journal, amount: int) -> None:
         for _ in range(amount):
-            journal.add(b"\0" + b"p" * amount * 11, journal.last_index + 1, max(journal.last_term, journal.getCurrentTerm()))
+            journal.add(
+                b"\0" + b"p" * amount * 11,
+                journal.last_index + 1,
+                max(journal.last_term, journal.getCurrentTerm()),
+            )
 
     @staticmethod
     def vote(journal: Journal, amount: int) -> None:
@@ -159,7 +167,10 @@ class _Step:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["add", "add", "vote", "cut", "sync", "sync", "drop", "reset"]), st.integers(1, 5)), max_size=25
+    st.tuples(
+        st.sampled_from(["add", "add", "vote", "cut", "sync", "sync", "drop", "reset"]), st.integers(1, 5)
+    ),
+    max_size=25,
 )
 
 
@@ -200,7 +211,9 @@ def _tail_equal(found: State, expected: State) -> bool:
     """Equal but for older entries that a restart may find again, and for the base, of which only the place matters."""
     places = [(index, term) for _, index, term in expected[0]]
     tail = found[0][-len(expected[0]) :]
-    return found[1:] == expected[1:] and [(i, t) for _, i, t in tail] == places and tail[1:] == expected[0][1:]
+    return (
+        found[1:] == expected[1:] and [(i, t) for _, i, t in tail] == places and tail[1:] == expected[0][1:]
+    )
 
 
 def test_a_second_process_cannot_open_the_directory(tmp_path) -> None:

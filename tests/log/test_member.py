@@ -28,11 +28,16 @@ class Started:
     def __call__(self, machine: Items, **settings: object) -> Member:
         values = {"node_id": "n1", "data_dir": self._folder, **settings}
         member = Member(
-            MemberSettings(**values), machine, lambda *applied: self.applied.append(applied), self.stopped.append
+            MemberSettings(**values),
+            machine,
+            lambda *applied: self.applied.append(applied),
+            self.stopped.append,
         )
         self._members.append(member)
         member.start()
-        wait_until(lambda: member.status().role == "leader" and member.status().applied_index > 1, "a leader of one")
+        wait_until(
+            lambda: member.status().role == "leader" and member.status().applied_index > 1, "a leader of one"
+        )
         return member
 
     def stop(self) -> None:

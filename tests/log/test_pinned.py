@@ -15,7 +15,9 @@ SYNCOBJ_SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cf
 def test_pysyncobj_is_the_source_our_overrides_were_written_against() -> None:
     found = hashlib.sha256(Path(pysyncobj.syncobj.__file__).read_bytes()).hexdigest()
 
-    assert found == SYNCOBJ_SHA256, "reread the handlers in syncobj.py and run the directed histories before repinning"
+    assert found == SYNCOBJ_SHA256, (
+        "reread the handlers in syncobj.py and run the directed histories before repinning"
+    )
 
 
 def test_each_override_has_the_method_it_overrides() -> None:
@@ -39,5 +41,7 @@ def test_nothing_in_coordination_can_unpickle() -> None:
 
 def test_pysyncobj_cannot_reach_its_pickle_from_a_message_or_an_entry() -> None:
     """Its handlers for entries, snapshots and commands are ours; kinds it would unpickle are applied as nothing."""
-    assert {"_SyncObj__doApplyCommand", "_SyncObj__applyLogEntries", "_SyncObj__sendAppendEntries"} <= set(vars(Replica))
+    assert {"_SyncObj__doApplyCommand", "_SyncObj__applyLogEntries", "_SyncObj__sendAppendEntries"} <= set(
+        vars(Replica)
+    )
     assert {"_SyncObj__tryLogCompaction"} <= set(vars(Replica))

@@ -8,7 +8,15 @@ import pytest
 from coordination.log.contract import MemberSettings
 from coordination.log.journal import JournalDamaged
 from coordination.log.replica import Replica
-from coordination.log.snapshot import Incoming, Snapshot, SnapshotDamaged, Snapshots, decode, encode, file_name
+from coordination.log.snapshot import (
+    Incoming,
+    Snapshot,
+    SnapshotDamaged,
+    Snapshots,
+    decode,
+    encode,
+    file_name,
+)
 from tests.log.world import SimDisk, SimFile
 
 CLUSTER = bytes(range(16))

@@ -38,7 +38,9 @@ class Heard:
 
 
 class End:
-    def __init__(self, node_id: str, ports: dict[str, int], secret: str = SECRET, silence_s: float = 5.0) -> None:
+    def __init__(
+        self, node_id: str, ports: dict[str, int], secret: str = SECRET, silence_s: float = 5.0
+    ) -> None:
         peers = tuple(Peer(other, f"127.0.0.1:{port}") for other, port in ports.items() if other != node_id)
         self.heard = Heard()
         self.links = PeerLinks(
@@ -55,7 +57,9 @@ class End:
 def poll_until(condition, *ends: End, limit_s: float = 10.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, [(end.heard.up, end.heard.down, end.links.counters) for end in ends]
+        assert time.monotonic() < deadline, [
+            (end.heard.up, end.heard.down, end.links.counters) for end in ends
+        ]
         for end in ends:
             end.links.poll(0.005)
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import pysyncobj.syncobj as core
@@ -196,7 +197,9 @@ class World:
         self.rng, self.now, self.quiet, self._batch_bytes = random.Random(seed), 1.0, quiet, batch_bytes
         self.names = [f"n{i}" for i in range(1, size + 1)]
         self._retain = retain or 1 + seed % 2
-        self.connections = {frozenset((a, b)): Connection((a, b)) for a in self.names for b in self.names if a < b}
+        self.connections = {
+            frozenset((a, b)): Connection((a, b)) for a in self.names for b in self.names if a < b
+        }
         self.members = {name: Member(self, name) for name in self.names}
         self.later: list[tuple[float, int, Callable[[], object]]] = []
         self.serial = self.next_value = 0
@@ -212,7 +215,7 @@ class World:
         for name in self.names:
             self.start(name)
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -320,7 +323,9 @@ class World:
     def _note_leader(self, name: str) -> None:
         replica = self.members[name].live
         if replica._isLeader() and self.leaders.setdefault(replica.raftCurrentTerm, name) != name:
-            raise Violation(f"two leaders in term {replica.raftCurrentTerm}: {self.leaders[replica.raftCurrentTerm]}, {name}")
+            raise Violation(
+                f"two leaders in term {replica.raftCurrentTerm}: {self.leaders[replica.raftCurrentTerm]}, {name}"
+            )
 
     # ---- network
 
@@ -338,7 +343,9 @@ class World:
         pipe = connection.pipe[source]
         delay = 0.001 if self.quiet else self.rng.uniform(0.0005, 0.004)
         due = max(self.now + delay + connection.slow[source], pipe[-1][0] if pipe else 0.0)
-        if connection.up[source] == connection.epoch:  # else it was written into a connection that is already dead
+        if (
+            connection.up[source] == connection.epoch
+        ):  # else it was written into a connection that is already dead
             pipe.append((due, connection.epoch, frame))
         return True
 
@@ -456,7 +463,9 @@ class World:
         for waiting in due:
             waiting.give_up("no answer")
         if self.stale_reads:
-            raise Violation(f"a linearizable read missed acknowledged commands: {sorted(self.stale_reads[0])[:5]}")
+            raise Violation(
+                f"a linearizable read missed acknowledged commands: {sorted(self.stale_reads[0])[:5]}"
+            )
 
     def until(self, condition: Callable[[], bool], limit: float = 20.0) -> None:
         end = self.now + limit
@@ -504,6 +513,8 @@ class World:
             raise Violation(f"answered as not applied, and applied: {sorted(wrong)[:5]}")
         for name, member in self.members.items():
             if member.machine.history != self.history:
-                raise Violation(f"{name} ends with {len(member.machine.history)} commands, not {len(self.history)}")
+                raise Violation(
+                    f"{name} ends with {len(member.machine.history)} commands, not {len(self.history)}"
+                )
             if not self.is_whole(name):
                 raise Violation(f"{name} was never admitted")
