@@ -90,7 +90,7 @@ def run_until(
     clock: Clock,
     end: dt.datetime,
     *,
-    step_s: float = 0.5,
+    step_s: float = 1.0,
     before_step: Callable[[dt.datetime], None] = lambda _now: None,
 ) -> None:
     """Step the worker with the clock moving on, as a loop would."""
