@@ -78,7 +78,9 @@ def _sequence(group: list[str], number: int) -> Sequence:
             f"found {len(items)}, {len(skills)} and {len(marks)}"
         )
     if not set(marks) <= {"0", "1"}:
-        raise RecordingError(f"line {number + 3}: expected marks 0 and 1, found {sorted(set(marks) - {'0', '1'})[0]!r}")
+        raise RecordingError(
+            f"line {number + 3}: expected marks 0 and 1, found {min(set(marks) - {'0', '1'})!r}"
+        )
     attempts = (
         Attempt(item, skill, mark == "1")
         for item, skill, mark in zip(items or [""] * len(marks), skills, marks, strict=True)

@@ -137,10 +137,11 @@ class Desk(msgspec.Struct):
     pending: list[Observation] = []  # by (at_ms, id)
     at_once_ids: tuple[str, ...] = ()
     seen_ms: int = 0  # last receipt
+    due_ms: int = 0  # clock time of what comes next
 
     def copied(self) -> "Desk":
         """A copy whose lists may be changed."""
-        return Desk(self.student.copied(), list(self.pending), self.at_once_ids, self.seen_ms)
+        return Desk(self.student.copied(), list(self.pending), self.at_once_ids, self.seen_ms, self.due_ms)
 
 
 class ClassroomState(msgspec.Struct):
@@ -297,9 +298,7 @@ class _Room:
         self.decisions: list[Decision] = []
         self.copied: set[Key] = set()
         # (clock ms, key); an entry that is no longer a desk's next moment is skipped when it comes up.
-        self.agenda: list[tuple[int, Key]] = [
-            (self._due(desk), key) for key, desk in self.state.desks.items()
-        ]
+        self.agenda: list[tuple[int, Key]] = [(desk.due_ms, key) for key, desk in self.state.desks.items()]
         heapify(self.agenda)
 
     def finished(self) -> ClassroomState:
@@ -312,7 +311,7 @@ class _Room:
         while agenda and agenda[0][0] <= clock_ms:
             due, key = heappop(agenda)
             desk = self.state.desks.get(key)
-            if desk is None or due != self._due(desk):
+            if desk is None or due != desk.due_ms:
                 continue
             self.state.clock_ms = max(self.state.clock_ms, due)
             self._catch_up(key, due)
@@ -337,7 +336,9 @@ class _Room:
             insort(desk.pending, observation, key=_turn)
             if len(desk.pending) > PENDING_LIMIT:
                 self._fold_next(desk, profile)
-        heappush(self.agenda, (self._due(desk), key))
+        due = _due(desk)
+        if due != desk.due_ms:
+            self._schedule(key, desk, due)
 
     def _receive_at_once(self, desk: Desk, observation: Observation, profile: Profile) -> None:
         if observation.id in desk.at_once_ids:
@@ -356,7 +357,7 @@ class _Room:
         if _forget_at(desk) <= clock_ms:
             del self.state.desks[key]
             return
-        heappush(self.agenda, (self._due(desk), key))
+        self._schedule(key, desk, _due(desk))
 
     def _fold_next(self, desk: Desk, profile: Profile) -> None:
         observation = desk.pending.pop(0)
@@ -373,9 +374,9 @@ class _Room:
         self.copied.add(key)
         return desk
 
-    def _due(self, desk: Desk) -> int:
-        due = min(desk.student.due_ms + REORDER_MS, _forget_at(desk))
-        return min(due, _settles_at(desk.pending[0])) if desk.pending else due
+    def _schedule(self, key: Key, desk: Desk, due_ms: int) -> None:
+        desk.due_ms = due_ms
+        heappush(self.agenda, (due_ms, key))
 
     def _profile(self, app_name: str) -> Profile:
         return self.app_profiles.get(app_name, self.profile)
@@ -518,6 +519,12 @@ _DECISIONS: dict[str, type[EpisodeOpened] | type[EpisodeUpdated] | type[EpisodeE
     "updated": EpisodeUpdated,
     "escalated": EpisodeEscalated,
 }
+
+
+def _due(desk: Desk) -> int:
+    """The clock time at which a desk has something to do next."""
+    due = min(desk.student.due_ms + REORDER_MS, _forget_at(desk))
+    return min(due, _settles_at(desk.pending[0])) if desk.pending else due
 
 
 def _settles_at(observation: Observation) -> int:

@@ -22,7 +22,6 @@ class SkillPractice(msgspec.Struct, frozen=True, gc=False):
     run: int = 0
     is_mastered: bool = False
     error_rate: float = SCORE_START
-    since_ms: int = 0
 
     @property
     def score(self) -> float:
@@ -33,7 +32,7 @@ class SkillPractice(msgspec.Struct, frozen=True, gc=False):
 UNPRACTISED = SkillPractice()
 
 
-def answered(practice: SkillPractice, *, correct: bool, at_ms: int) -> SkillPractice:
+def answered(practice: SkillPractice, *, correct: bool) -> SkillPractice:
     """The practice of a skill after one more answer."""
     run = practice.run + 1 if correct else 0
     error = 0.0 if correct else 1.0
@@ -43,7 +42,6 @@ def answered(practice: SkillPractice, *, correct: bool, at_ms: int) -> SkillPrac
         run=run,
         is_mastered=practice.is_mastered or run >= MASTERY_RUN,
         error_rate=practice.error_rate + SCORE_WEIGHT * (error - practice.error_rate),
-        since_ms=practice.since_ms or at_ms,
     )
 
 
@@ -56,8 +54,3 @@ def with_practice(
         del kept[next(iter(kept))]
     kept[skill] = practice
     return kept
-
-
-def next_session(skills: dict[str, SkillPractice]) -> dict[str, SkillPractice]:
-    """The practice carried into another session: counts stay, time on the skill starts anew."""
-    return {name: msgspec.structs.replace(practice, since_ms=0) for name, practice in skills.items()}

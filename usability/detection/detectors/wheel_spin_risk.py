@@ -20,7 +20,6 @@ from usability.detection.practice import (
     UNPRACTISED,
     SkillPractice,
     answered,
-    next_session,
     with_practice,
 )
 from usability.detection.signals import Evidence, Signal, Strength, newest
@@ -41,6 +40,7 @@ class WheelSpinRiskParams(Params, frozen=True, kw_only=True):
 class WheelSpinRiskState(msgspec.Struct, frozen=True):
     skills: dict[str, SkillPractice] = {}
     raised_skill: str = ""
+    raised_ms: int = 0
     last_ms: int = 0
     ids: tuple[str, ...] = ()
 
@@ -55,7 +55,7 @@ class WheelSpinRisk(Detector[WheelSpinRiskState, WheelSpinRiskParams]):
 
     def new_session(self, state: WheelSpinRiskState) -> WheelSpinRiskState:
         """Practice of a skill goes on over sessions; what was raised does not."""
-        return WheelSpinRiskState(skills=next_session(state.skills))
+        return WheelSpinRiskState(skills=state.skills)
 
     def score(self, state: WheelSpinRiskState, skill: str) -> float:
         """The present score of a skill, 0..1: higher, more likely to be wheel-spinning."""
@@ -67,14 +67,13 @@ class WheelSpinRisk(Detector[WheelSpinRiskState, WheelSpinRiskParams]):
         skill = observation.skill
         if not skill:
             return state, NOTHING
-        practice = answered(
-            state.skills.get(skill, UNPRACTISED), correct=bool(observation.correct), at_ms=observation.at_ms
-        )
+        practice = answered(state.skills.get(skill, UNPRACTISED), correct=bool(observation.correct))
         limit = params.score_clear if state.raised_skill == skill else params.score
         is_raised = params.from_try <= practice.opportunities < SPINNING_AFTER and practice.score >= limit
         after = WheelSpinRiskState(
             skills=with_practice(state.skills, skill, practice),
             raised_skill=skill if is_raised else "",
+            raised_ms=state.raised_ms if state.raised_skill == skill else observation.at_ms,
             last_ms=observation.at_ms,
             ids=newest(state.ids, observation.id),
         )
@@ -102,7 +101,7 @@ class WheelSpinRisk(Detector[WheelSpinRiskState, WheelSpinRiskParams]):
     ) -> Signal:
         return self.raised(
             at_ms=observation.at_ms,
-            since_ms=practice.since_ms,
+            since_ms=state.raised_ms,
             strength=Strength.WEAK,
             reason=say(
                 "wheel_spin_risk",

@@ -17,7 +17,6 @@ from usability.detection.practice import (
     UNPRACTISED,
     SkillPractice,
     answered,
-    next_session,
     with_practice,
 )
 from usability.detection.signals import Evidence, Signal, Strength, newest
@@ -32,6 +31,7 @@ class WheelSpinningParams(Params, frozen=True, kw_only=True):
 class WheelSpinningState(msgspec.Struct, frozen=True):
     skills: dict[str, SkillPractice] = {}
     raised_skill: str = ""
+    raised_ms: int = 0
     last_ms: int = 0
     ids: tuple[str, ...] = ()
 
@@ -46,7 +46,7 @@ class WheelSpinning(Detector[WheelSpinningState, WheelSpinningParams]):
 
     def new_session(self, state: WheelSpinningState) -> WheelSpinningState:
         """Practice of a skill goes on over sessions; what was raised does not."""
-        return WheelSpinningState(skills=next_session(state.skills))
+        return WheelSpinningState(skills=state.skills)
 
     def advance(
         self, state: WheelSpinningState, observation: Observation, params: WheelSpinningParams
@@ -54,13 +54,12 @@ class WheelSpinning(Detector[WheelSpinningState, WheelSpinningParams]):
         skill = observation.skill
         if not skill:
             return state, NOTHING
-        practice = answered(
-            state.skills.get(skill, UNPRACTISED), correct=bool(observation.correct), at_ms=observation.at_ms
-        )
+        practice = answered(state.skills.get(skill, UNPRACTISED), correct=bool(observation.correct))
         is_raised = practice.opportunities >= params.opportunities and not practice.is_mastered
         after = WheelSpinningState(
             skills=with_practice(state.skills, skill, practice),
             raised_skill=skill if is_raised else "",
+            raised_ms=state.raised_ms if state.raised_skill == skill else observation.at_ms,
             last_ms=observation.at_ms,
             ids=newest(state.ids, observation.id),
         )
@@ -88,7 +87,7 @@ class WheelSpinning(Detector[WheelSpinningState, WheelSpinningParams]):
     ) -> Signal:
         return self.raised(
             at_ms=observation.at_ms,
-            since_ms=practice.since_ms,
+            since_ms=state.raised_ms,
             strength=Strength.STRONG,
             reason=say(
                 "wheel_spinning",
