@@ -14,9 +14,17 @@ from django.test import Client
 
 from gaia_site.keys import forget_keys, issue_key
 from tests.api.live import Caller, Web
-from tests.cluster import Cluster, empty_tables, node_process, pointed_at, projected, quieten
+from tests.cluster import (
+    Cluster,
+    committed_database,
+    empty_tables,
+    node_process,
+    pointed_at,
+    projected,
+    quieten,
+)
 
-__all__ = ["node_process"]
+__all__ = ["committed_database", "node_process"]
 
 SCOPES = {
     "agent": ("agent",),
@@ -107,14 +115,19 @@ def web(node_process: Cluster, django_db_blocker: Any) -> Iterator[Web]:
 
 
 @pytest.fixture(scope="module")
-def _tidy(node_process: Cluster, django_db_blocker: Any) -> Iterator[None]:
-    """The coordination tables are empty again when the module has run."""
-    yield
+def secrets(node_process: Cluster, django_db_blocker: Any) -> Iterator[dict[str, str]]:
+    """A key of each kind; when the module has run, its rows and those of its calls are gone again.
+
+    The person goes last: a session that is still to be projected names them.
+    """
     with django_db_blocker.unblock(), pointed_at(node_process):
+        person = get_user_model().objects.create_user(f"rosa-{next(_numbers)}")
+        yield {name: issue_key(name=name, owner=person, scopes=scopes)[1] for name, scopes in SCOPES.items()}
         client = node_process.client()
         quieten(client)
         projected(client)
         empty_tables()
+        person.delete()
         connections.close_all()
 
 
@@ -159,14 +172,8 @@ class Site:
 
 
 @pytest.fixture
-def site(web: Web, node_process: Cluster, _tidy: None, django_db_blocker: Any) -> Iterator[Site]:
-    """The live site, with keys of this test."""
+def site(web: Web, node_process: Cluster, secrets: dict[str, str], django_db_blocker: Any) -> Iterator[Site]:
+    """The live site, with a key of each kind."""
     with django_db_blocker.unblock(), pointed_at(node_process):
-        users = get_user_model().objects
-        person = users.create_user(f"rosa-{next(_numbers)}")
-        secrets = {
-            name: issue_key(name=name, owner=person, scopes=scopes)[1] for name, scopes in SCOPES.items()
-        }
         yield Site(web, node_process, secrets)
-        users.filter(pk=person.pk).delete()
         connections.close_all()

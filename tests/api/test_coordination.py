@@ -113,7 +113,7 @@ def test_heartbeats_of_many_name_those_refused(site, name):
     assert body["accepted"] == 1
     assert [(line["session_name"], line["type"]) for line in body["rejected"]] == [
         (other["session_name"], "lease-expired"),
-        ("nobody", "lease-expired"),
+        ("nobody", "not-found"),
         (one["session_name"], "validation-error"),
     ]
 
