@@ -113,7 +113,7 @@ class Machine:
         ring = self._state.ring
         if revision >= self._state.revision:
             return []
-        if not ring or ring[0].revision > revision + 1:
+        if not ring or (ring[0].revision, ring[0].sequence) > (revision + 1, 0):
             return None
         return [recorded for recorded in ring if recorded.revision > revision]
 

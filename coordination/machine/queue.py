@@ -78,11 +78,11 @@ class Queue:
             if not lanes:
                 del self._lanes[key.target_session]
             return
-        # Entries of discarded tasks stay in the heaps until they surface, or until they are the most.
-        if len(lane.everything) > 2 * lane.size + 64:
-            self._compact(lane.everything)
-        if lesson_id and self._head(lane.lessons[lesson_id]) is None:
-            del lane.lessons[lesson_id]
+        self._compact(lane.everything, lane.size)
+        if lesson_id:
+            self._compact(lane.lessons[lesson_id], lane.size)
+            if self._head(lane.lessons[lesson_id]) is None:
+                del lane.lessons[lesson_id]
 
     def heads(self, key_fits: "LaneFilter", lessons: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
         """The first task of each lane that fits, and the first one of each of these lessons in it, each
@@ -102,14 +102,21 @@ class Queue:
 
     def _head(self, heap: list[Place]) -> Place | None:
         while heap:
-            if self._places.get(heap[0].task_id) == heap[0]:
+            if self._is_current(heap[0]):
                 return heap[0]
             heappop(heap)
         return None
 
-    def _compact(self, heap: list[Place]) -> None:
-        heap[:] = {place for place in heap if self._places.get(place.task_id) == place}
+    def _compact(self, heap: list[Place], size: int) -> None:
+        """Drop the entries of discarded tasks once they are the most; until then they go as they surface."""
+        if len(heap) <= 2 * size + 64:
+            return
+        heap[:] = [place for place in heap if self._is_current(place)]
         heapify(heap)
+
+    def _is_current(self, place: Place) -> bool:
+        """Whether this entry is the task's last one: an equal one may stand in a lane or lesson it has left."""
+        return self._places.get(place.task_id) is place
 
 
 class LaneFilter:

@@ -141,9 +141,11 @@ class Story:
             session = state.session_named(key)
             assert session is not None
             return [
-                f"{key}: {session.status} {session.health} tasks={session.current_task_count}"
-                f" failures={session.consecutive_failures} completed={session.tasks_completed}"
-                f" failed={session.tasks_failed}"
+                (
+                    f"{key}: {session.status} {session.health} tasks={session.current_task_count}"
+                    f" failures={session.consecutive_failures} completed={session.tasks_completed}"
+                    f" failed={session.tasks_failed}"
+                )
             ]
         if what == "lock":
             lock = state.locks.get(key)
@@ -154,8 +156,10 @@ class Story:
         if what == "lesson":
             lesson = state.lessons[key]
             return [
-                f"{key}: {lesson.status} total={lesson.tasks_total} completed={lesson.tasks_completed}"
-                f" failed={lesson.tasks_failed}"
+                (
+                    f"{key}: {lesson.status} total={lesson.tasks_total} completed={lesson.tasks_completed}"
+                    f" failed={lesson.tasks_failed}"
+                )
             ]
         explanation = scoring.explain(state, key)
         if explanation is None:

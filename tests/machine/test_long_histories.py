@@ -52,13 +52,15 @@ def _step(history: Histories, chance: random.Random) -> None:
             chance.choice([0, 0, 25_000]),
         ): 10,
         lambda: history.claim(name, ago, chance.randint(1, 3)): 8,
-        lambda: history.everybody_lives_and_works(): 2,
+        history.everybody_lives_and_works: 2,
         lambda: history.assign(chance.choice(live), chance.choice(["", name])): 3,
         lambda: history.start(pick, ago): 3,
         lambda: history.renew(pick, ago, chance.randint(-1, 100)): 3,
         lambda: history.complete(pick, ago): 8,
         lambda: history.fail(pick, ago, chance.random() < 0.8): 3,
-        lambda: history.tick(chance.choice([250] * 6 + [1_000] * 6 + [6_000, 35_000]), chance.random() < 0.03): 8,
+        lambda: history.tick(
+            chance.choice([250] * 6 + [1_000] * 6 + [6_000, 35_000]), chance.random() < 0.03
+        ): 8,
         lambda: history.acquire(
             key, name, chance.choice([1_000, 60_000]), chance.choice([0, 4_000, 90_000])
         ): 5,
@@ -82,6 +84,6 @@ def _step(history: Histories, chance: random.Random) -> None:
         lambda: history.delete_lesson("L2"): 0.2,
         lambda: history.set_affinity(name, lesson, chance.randint(0, 1_000)): 1,
         lambda: history.repeat(chance.randint(1, 10)): 3,
-        lambda: history.replace_the_replica(): 0.3,
+        history.replace_the_replica: 0.3,
     }
     chance.choices(list(steps), weights=list(steps.values()))[0]()
