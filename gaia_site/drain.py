@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from daphne import server  # noqa: F401 - puts the reactor over asyncio in place, before anybody takes another
 from twisted.internet import reactor
 
 from gaia_site.telemetry import REQUEST_SECONDS, REQUESTS, REQUESTS_OPEN

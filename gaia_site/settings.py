@@ -17,9 +17,10 @@ DEBUG = GAIA.debug
 ALLOWED_HOSTS = list(GAIA.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(GAIA.trusted_origins)
 
+# The admin's pages are looked for by urls.py, which only web reads: nodes, workers and commands start without them.
+# daphne is run by name; as an installed app it would only replace `runserver`, and load its engine into every command.
 INSTALLED_APPS = [
-    "daphne",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -17,6 +17,8 @@ def _when_there(route, module):
         return []
 
 
+admin.autodiscover()
+
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),

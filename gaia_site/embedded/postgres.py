@@ -213,6 +213,8 @@ class Postgres:
 
     def answers(self) -> bool:
         """Does it take connections? Makes our database when it is not there yet."""
+        if not self._says_ready():
+            return False  # asking earlier would only fill its log with refusals
         try:
             with psycopg.connect(
                 host=str(self.sockets), user=USER, dbname="postgres", autocommit=True, connect_timeout=2
@@ -225,6 +227,13 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         return True
+
+    def _says_ready(self) -> bool:
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return len(lines) >= 8 and lines[7].strip() == "ready"
 
 
 def _quoted(value: str) -> str:

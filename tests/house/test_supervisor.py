@@ -40,7 +40,9 @@ def supervisor(log: Lines) -> Iterator[Supervisor]:
 
 
 def shell(name: str, script: str, **more: object) -> Part:
-    return Part(name, name, ("/bin/sh", "-c", script), {"PATH": os.defpath}, **{"restart_delay_s": 0.01, **more})
+    return Part(
+        name, name, ("/bin/sh", "-c", script), {"PATH": os.defpath}, **{"restart_delay_s": 0.01, **more}
+    )
 
 
 def step_until(supervisor: Supervisor, condition: Callable[[], object], timeout_s: float = 20.0) -> None:
@@ -138,7 +140,9 @@ def test_parts_stop_in_the_given_order(supervisor: Supervisor, log: Lines) -> No
     assert not any(map(processes.is_alive, pids))
 
 
-def test_a_part_that_ignores_its_signal_is_killed_after_its_patience(supervisor: Supervisor, log: Lines) -> None:
+def test_a_part_that_ignores_its_signal_is_killed_after_its_patience(
+    supervisor: Supervisor, log: Lines
+) -> None:
     supervisor.start(shell("a", "trap '' TERM; echo ready; while :; do sleep 0.02; done", patience_s=0.2))
     step_until(supervisor, lambda: log.of("a"))
     pid = supervisor.running()[0].pid

@@ -25,7 +25,14 @@ from gaia_site.embedded import processes
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
-GIVEN_BY_THE_TESTS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "CLUSTER_SECRET", "GAIA_DATA_DIR", "PYTEST_CURRENT_TEST")
+GIVEN_BY_THE_TESTS = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "CLUSTER_SECRET",
+    "GAIA_DATA_DIR",
+    "PYTEST_CURRENT_TEST",
+)
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -84,7 +91,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float, lines: list[str] | None = None) -> None:
+def wait_for(
+    condition: Callable[[], object], what: str, timeout_s: float, lines: list[str] | None = None
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}\n" + "\n".join(lines or [])
@@ -127,41 +136,38 @@ def up(data: Path) -> Iterator[Callable[..., Up]]:
                 one.process.wait()
 
 
-def test_it_starts_from_nothing_names_its_parts_and_stops_without_an_orphan(data: Path, up: Callable[..., Up]) -> None:
-    system = up().wait_until_ready()
-    run = system.run_file()
-    roles = [one["role"] for one in run["processes"]]
-    pids = system.pids()
-
-    assert status_of(f"{system.url}/readyz") == 200
-    assert run["url"] == system.url
-    assert sorted(roles) == ["node", "postgres", "redis", "up", "web", "worker"]
-    assert all(map(processes.is_alive, pids))
-    for name in ("run.json", "secrets.json"):
-        assert oct((data / name).stat().st_mode & 0o777) == "0o600"
-
-    system.send(signal.SIGTERM)
-
-    assert system.wait_for_end() == 0
-    assert not any(map(processes.is_alive, pids))
-    assert not (data / "run.json").exists()
-    assert not any("is killed" in line for line in system.lines), "\n".join(system.lines)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_every_usual_signal_stops_it(up: Callable[..., Up], number: signal.Signals) -> None:
     system = up()
-    wait_for(lambda: any("ready to accept connections" in line for line in system.lines), "postgres", START_TIMEOUT_S)
+    wait_for(
+        lambda: any("ready to accept connections" in line for line in system.lines),
+        "postgres",
+        START_TIMEOUT_S,
+    )
 
     system.send(number)
 
     assert system.wait_for_end() == 0
 
 
-def test_after_kill_9_the_next_start_cleans_up_and_goes_on(data: Path, up: Callable[..., Up]) -> None:
+def test_from_nothing_to_running_killed_started_again_and_stopped(data: Path, up: Callable[..., Up]) -> None:
+    """One long test, because each start costs seconds: each step stands on the one before."""
     first = up().wait_until_ready()
-    pids = first.pids()
-    with psycopg.connect(first.run_file()["database_url"], autocommit=True) as connection:
+    run, pids = first.run_file(), first.pids()
+    assert status_of(f"{first.url}/readyz") == 200
+    assert run["url"] == first.url
+    assert sorted(one["role"] for one in run["processes"]) == [
+        "node",
+        "postgres",
+        "redis",
+        "up",
+        "web",
+        "worker",
+    ]
+    assert all(map(processes.is_alive, pids))
+    for name in ("run.json", "secrets.json"):
+        assert oct((data / name).stat().st_mode & 0o777) == "0o600"
+    with psycopg.connect(run["database_url"], autocommit=True) as connection:
         connection.execute("CREATE TABLE kept (word text)")
         connection.execute("INSERT INTO kept VALUES ('before')")
 
@@ -170,8 +176,16 @@ def test_after_kill_9_the_next_start_cleans_up_and_goes_on(data: Path, up: Calla
     second = up().wait_until_ready()
 
     assert not any(map(processes.is_alive, pids))
+    pids = second.pids()
     with psycopg.connect(second.run_file()["database_url"]) as connection:
         assert connection.execute("SELECT word FROM kept").fetchall() == [("before",)]
+
+    second.send(signal.SIGTERM)
+
+    assert second.wait_for_end() == 0
+    assert not any(map(processes.is_alive, pids))
+    assert not (data / "run.json").exists()
+    assert not any("is killed" in line for line in second.lines), "\n".join(second.lines)
 
 
 @pytest.mark.parametrize("role", ["web", "worker", "node", "redis", "postgres"])
@@ -198,7 +212,9 @@ def running() -> Iterator[Up]:
 
 def test_a_command_beside_it_reaches_the_same_servers(running: Up) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in GIVEN_BY_THE_TESTS}
-    program = "from django.conf import settings; print(settings.GAIA.database_url, settings.GAIA.cluster_node_urls)"
+    program = (
+        "from django.conf import settings; print(settings.GAIA.database_url, settings.GAIA.cluster_node_urls)"
+    )
 
     done = subprocess.run(
         [sys.executable, "manage.py", "shell", "--no-imports", "-c", program],
@@ -223,11 +239,14 @@ def test_a_second_start_in_the_same_folder_says_who_runs(running: Up) -> None:
     assert status_of(f"{running.url}/readyz") == 200
 
 
-def test_two_checkouts_run_side_by_side(running: Up, up: Callable[..., Up]) -> None:
-    other = up().wait_until_ready()
+def test_a_second_checkout_runs_beside_it_with_three_nodes_in_one_cluster(
+    running: Up, up: Callable[..., Up]
+) -> None:
+    other = up(NODES="3").wait_until_ready()
 
     assert status_of(f"{other.url}/readyz") == status_of(f"{running.url}/readyz") == 200
     assert set(other.pids()).isdisjoint(running.pids())
+    assert len(other.pids("node")) == len(set(other.run_file()["node_urls"])) == 3
 
 
 def test_a_port_in_use_is_named_and_another_offered(up: Callable[..., Up]) -> None:
@@ -252,7 +271,11 @@ def test_stale_files_of_an_earlier_life_stop_no_start(data: Path, up: Callable[.
     (data / "nodes.json").write_text("{ cut short")
 
     system = up()
-    wait_for(lambda: any("ready to accept connections" in line for line in system.lines), "postgres", START_TIMEOUT_S)
+    wait_for(
+        lambda: any("ready to accept connections" in line for line in system.lines),
+        "postgres",
+        START_TIMEOUT_S,
+    )
 
     assert processes.is_alive(os.getpid())
 
@@ -264,10 +287,3 @@ def test_a_wrong_setting_is_refused_before_anything_starts(data: Path, up: Calla
     wait_for(lambda: system.lines, "its last words", 5)
     assert system.lines == ["NODES is 'many'. Allowed: a whole number from 1 to 7."]
     assert not data.exists()
-
-
-def test_three_nodes_form_one_cluster(up: Callable[..., Up]) -> None:
-    system = up(NODES="3").wait_until_ready()
-
-    assert len(system.pids("node")) == 3
-    assert len(set(system.run_file()["node_urls"])) == 3
