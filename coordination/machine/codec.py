@@ -39,10 +39,12 @@ _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
 def encode_batch(batch: Batch) -> bytes:
+    """The payload of a log entry."""
     return _encoder.encode(batch)
 
 
 def decode_batch(payload: bytes) -> Batch:
+    """A whole batch, every command of which must be known here."""
     return _strict(_batch_decoder, payload, version=BATCH_VERSION)
 
 
@@ -61,26 +63,32 @@ def _decode_one_by_one(payload: bytes) -> tuple[int, list[AnyCommand | Undecodab
 
 
 def encode_outcomes(outcomes: list[Outcome]) -> bytes:
+    """Outcomes for the way from a node to its callers."""
     return _encoder.encode(outcomes)
 
 
 def decode_outcomes(payload: bytes) -> list[Outcome]:
+    """Outcomes as `encode_outcomes` wrote them."""
     return _plain(_outcomes_decoder, payload)
 
 
 def encode_events(events: list[Recorded]) -> bytes:
+    """Recorded events for a reader outside this process."""
     return _encoder.encode(events)
 
 
 def decode_events(payload: bytes) -> list[Recorded]:
+    """Recorded events as `encode_events` wrote them."""
     return _plain(_recorded_decoder, payload)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """The bytes of a snapshot, the same on every member with the same state."""
     return _encoder.encode(snapshot)
 
 
 def decode_snapshot(payload: bytes) -> Snapshot:
+    """A snapshot as `encode_snapshot` wrote it."""
     return _strict(_snapshot_decoder, payload, version=SNAPSHOT_VERSION)
 
 

@@ -12,6 +12,8 @@ from .policy import Policy
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What every command carries. A field here moves those of all commands, so there will be no other."""
+
     request_id: bytes = b""
     actor: str = ""
 
@@ -168,6 +170,8 @@ class TaskClaim(Command, frozen=True, array_like=True, kw_only=True, tag=22):
 
 
 class TaskStart(Command, frozen=True, array_like=True, kw_only=True, tag=23):
+    """The holder has begun to work."""
+
     task_id: str
     claim_token: int
 
@@ -182,11 +186,15 @@ class TaskRenew(Command, frozen=True, array_like=True, kw_only=True, tag=24):
 
 
 class TaskComplete(Command, frozen=True, array_like=True, kw_only=True, tag=25):
+    """The holder has done the work; its result is a row."""
+
     task_id: str
     claim_token: int
 
 
 class TaskFail(Command, frozen=True, array_like=True, kw_only=True, tag=26):
+    """The holder's attempt failed. `error` goes into the attempt's row, cut at 4,096 characters."""
+
     task_id: str
     claim_token: int
     error: str = ""
@@ -194,6 +202,8 @@ class TaskFail(Command, frozen=True, array_like=True, kw_only=True, tag=26):
 
 
 class TaskCancel(Command, frozen=True, array_like=True, kw_only=True, tag=27):
+    """Stop a task for good, whoever holds it."""
+
     task_id: str
     reason: str = ""
 
@@ -235,6 +245,8 @@ class TaskDelete(Command, frozen=True, array_like=True, kw_only=True, tag=30):
 
 
 class LessonArchive(Command, frozen=True, array_like=True, kw_only=True, tag=40):
+    """Archive a lesson, or open it again."""
+
     lesson_id: str
     archived: bool = True
 
@@ -299,6 +311,8 @@ class AffinitySet(Command, frozen=True, array_like=True, kw_only=True, tag=60):
 
 
 class AffinityDelete(Command, frozen=True, array_like=True, kw_only=True, tag=61):
+    """Forget the affinity of a session for a lesson."""
+
     session_name: str
     lesson_id: str
 
@@ -316,6 +330,8 @@ class Tick(Command, frozen=True, array_like=True, kw_only=True, tag=70):
 
 
 class PolicySet(Command, frozen=True, array_like=True, kw_only=True, tag=71):
+    """Replace the policy, for every member at once."""
+
     policy: Policy
 
 

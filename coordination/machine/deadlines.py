@@ -20,12 +20,16 @@ class DueKind(IntEnum):
 
 
 class Due(NamedTuple):
+    """A record, and when it changes."""
+
     due_ms: int
     kind: DueKind
     key: str
 
 
 class Deadlines:
+    """A heap of lower bounds, at most one that counts for each record."""
+
     __slots__ = ("_heap", "_scheduled")
 
     def __init__(self) -> None:

@@ -25,6 +25,8 @@ def _kind(name: str) -> str:
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What every event can tell about itself."""
+
     audited: ClassVar[bool] = True
     subject_field: ClassVar[str] = ""
 
@@ -40,6 +42,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class SessionEvent(Event, frozen=True, array_like=True, kw_only=True):
+    """Something happened to a session."""
+
     subject_field: ClassVar[str] = "session_name"
 
     session_id: str
@@ -47,18 +51,24 @@ class SessionEvent(Event, frozen=True, array_like=True, kw_only=True):
 
 
 class TaskEvent(Event, frozen=True, array_like=True, kw_only=True):
+    """Something happened to a task."""
+
     subject_field: ClassVar[str] = "task_id"
 
     task_id: str
 
 
 class LessonEvent(Event, frozen=True, array_like=True, kw_only=True):
+    """Something happened to a lesson."""
+
     subject_field: ClassVar[str] = "lesson_id"
 
     lesson_id: str
 
 
 class LockEvent(Event, frozen=True, array_like=True, kw_only=True):
+    """Something happened to a lock; `owner_id` is whom it concerns."""
+
     subject_field: ClassVar[str] = "lock_key"
 
     lock_key: str
@@ -102,6 +112,8 @@ class SessionRenewed(SessionEvent, frozen=True, array_like=True, kw_only=True, t
 
 
 class SessionUpdated(SessionEvent, frozen=True, array_like=True, kw_only=True, tag=12):
+    """The fields a session or operator may change, as they are now."""
+
     max_concurrent_tasks: int
     lesson_id: str
     time_windows: tuple[TimeWindow, ...]
@@ -121,6 +133,8 @@ class SessionStatusChanged(SessionEvent, frozen=True, array_like=True, kw_only=T
 
 
 class SessionHealthChanged(SessionEvent, frozen=True, array_like=True, kw_only=True, tag=14):
+    """Heartbeats were missed or came again, or somebody set the health."""
+
     health: Health
     consecutive_failures: int
 
@@ -194,6 +208,8 @@ class TaskEnqueued(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=30
 
 
 class TaskUpdated(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=31):
+    """A pending task as it is now."""
+
     spec: TaskSpec
     run_after_ms: int
     order_ms: int
@@ -239,6 +255,8 @@ class TaskStarted(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=35)
 
 
 class TaskRenewed(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=36):
+    """A claim was prolonged, with the progress its holder reported."""
+
     audited: ClassVar[bool] = False
 
     session_id: str
@@ -250,6 +268,8 @@ class TaskRenewed(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=36)
 
 
 class TaskCompleted(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=37):
+    """The task is final, by the word of its holder."""
+
     session_id: str
     session_name: str
     claim_token: int
@@ -311,6 +331,8 @@ class TaskRetried(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=41)
 
 
 class TaskDeleted(TaskEvent, frozen=True, array_like=True, kw_only=True, tag=42):
+    """A pending or final task was forgotten; its row goes as well."""
+
     was: TaskStatus
     lesson_id: str
 
@@ -363,6 +385,8 @@ class LockQueued(LockEvent, frozen=True, array_like=True, kw_only=True, tag=61):
 
 
 class LockRenewed(LockEvent, frozen=True, array_like=True, kw_only=True, tag=62):
+    """The holder prolonged its lock; token and acquisition stay."""
+
     audited: ClassVar[bool] = False
 
     fencing_token: int
@@ -380,6 +404,8 @@ class LockReleased(LockEvent, frozen=True, array_like=True, kw_only=True, tag=63
 
 
 class LockExpired(LockEvent, frozen=True, array_like=True, kw_only=True, tag=64):
+    """The holder's time was over."""
+
     fencing_token: int
 
 
@@ -420,6 +446,8 @@ class AffinityUsed(AffinityEvent, frozen=True, array_like=True, kw_only=True, ta
 
 
 class AffinityDeleted(LessonEvent, frozen=True, array_like=True, kw_only=True, tag=71):
+    """An affinity was dropped, by wish or because the session has newer ones."""
+
     affinity_id: str
     session_id: str
     session_name: str
@@ -438,6 +466,8 @@ class TermStarted(Event, frozen=True, array_like=True, kw_only=True, tag=80):
 
 
 class PolicyChanged(Event, frozen=True, array_like=True, kw_only=True, tag=81):
+    """The policy that holds from now."""
+
     policy: Policy
 
 

@@ -13,6 +13,7 @@ from .state import Affinity, Claim, Final, Lesson, Lock, Session, State, Task, W
 
 
 def evolve(state: State, event: AnyEvent | ClockMoved) -> None:
+    """Change the state by one event."""
     _EVOLVE[type(event)](state, event)
 
 

@@ -4,12 +4,16 @@ from enum import StrEnum
 
 
 class Tier(StrEnum):
+    """What kind of work a session is for."""
+
     HIGH_LEVEL = "high_level"
     MANAGER = "manager"
     WORKER = "worker"
 
 
 class Provider(StrEnum):
+    """Whose model a session runs."""
+
     CLAUDE = "claude"
     CODEX = "codex"
     OLLAMA = "ollama"
@@ -18,6 +22,8 @@ class Provider(StrEnum):
 
 
 class SessionStatus(StrEnum):
+    """Idle and busy follow the claims; the others are asked for, or happen."""
+
     IDLE = "idle"
     BUSY = "busy"
     PAUSED = "paused"
@@ -27,12 +33,16 @@ class SessionStatus(StrEnum):
 
 
 class Health(StrEnum):
+    """How well a session's heartbeats come."""
+
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     UNHEALTHY = "unhealthy"
 
 
 class TaskStatus(StrEnum):
+    """Pending, claimed (assigned, in_progress), or final."""
+
     PENDING = "pending"
     ASSIGNED = "assigned"
     IN_PROGRESS = "in_progress"
@@ -42,10 +52,12 @@ class TaskStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether the task is over."""
         return self in FINAL
 
     @property
     def is_claimed(self) -> bool:
+        """Whether a session holds it."""
         return self in CLAIMED
 
 
@@ -54,6 +66,8 @@ CLAIMED = frozenset({TaskStatus.ASSIGNED, TaskStatus.IN_PROGRESS})
 
 
 class LessonStatus(StrEnum):
+    """Follows the lesson's tasks, but for archived."""
+
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -96,7 +110,7 @@ class RejectionCode(StrEnum):
     NOT_FOUND = "not-found"
     CONFLICT = "conflict"
     LEASE_EXPIRED = "lease-expired"
-    STALE_TOKEN = "stale-token"
+    STALE_TOKEN = "stale-token"  # noqa: S105  a code, not a secret
     OVERLOADED = "overloaded"
     PERMISSION = "permission-denied"
     UNKNOWN_DEPENDENCY = "unknown-dependency"

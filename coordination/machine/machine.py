@@ -70,6 +70,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine:
+    """One member's copy of the state, changed by the log alone."""
+
     def __init__(self, policy: Policy | None = None) -> None:
         self._state = State(policy or Policy())
 
@@ -79,6 +81,7 @@ class Machine:
         return self._state
 
     def apply(self, payload: bytes) -> Applied:
+        """Decide every command of a payload, in order."""
         state = self._state
         before = state.revision
         outcomes: list[Outcome] = []
@@ -103,9 +106,11 @@ class Machine:
         )
 
     def snapshot(self) -> bytes:
+        """The bytes of the whole state."""
         return codec.encode_snapshot(snapshot_of(self._state))
 
     def restore(self, snapshot: bytes) -> None:
+        """Replace the state by a snapshot's."""
         self._state = state_of(codec.decode_snapshot(snapshot))
 
     def events_after(self, revision: int) -> list[Recorded] | None:

@@ -24,6 +24,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class Directive(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Something a session is told with a heartbeat's answer."""
+
     kind: DirectiveKind
     task_id: str = ""
     claim_token: int = 0
@@ -48,6 +50,8 @@ class SessionAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, 
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=2):
+    """The lease, and what the session is told."""
+
     session_id: str
     status: SessionStatus
     lease_ms: int
@@ -104,6 +108,8 @@ class ReleaseAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, 
 
 
 class LessonAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=7):
+    """The status of a lesson."""
+
     lesson_id: str
     status: str
 

@@ -14,6 +14,8 @@ from .commands import TaskSpec
 
 
 class Place(NamedTuple):
+    """Where a task stands: smaller first."""
+
     order_ms: int
     order_seq: int
     task_id: str
@@ -29,6 +31,7 @@ class LaneKey(NamedTuple):
 
 
 def lane_key(spec: TaskSpec) -> LaneKey:
+    """The lane a task belongs to."""
     return LaneKey(spec.target_session, spec.tier, spec.required_capabilities, spec.task_type)
 
 
@@ -42,6 +45,8 @@ class _Lane:
 
 
 class Queue:
+    """Lanes by target session, each a heap of places, and one more for each lesson in it."""
+
     __slots__ = ("_lanes", "_places", "_specs")
 
     def __init__(self) -> None:
@@ -56,6 +61,7 @@ class Queue:
         return task_id in self._places
 
     def add(self, task_id: str, spec: TaskSpec, order_ms: int, order_seq: int) -> None:
+        """Let a task be claimed."""
         key = lane_key(spec)
         place = Place(order_ms, order_seq, task_id)
         lane = self._lanes.setdefault(key.target_session, {}).setdefault(key, _Lane())
@@ -67,6 +73,7 @@ class Queue:
             heappush(lane.lessons.setdefault(spec.lesson_id, []), place)
 
     def discard(self, task_id: str) -> None:
+        """Take a task out, if it is in."""
         if self._places.pop(task_id, None) is None:
             return
         key, lesson_id = self._specs.pop(task_id)
@@ -133,6 +140,7 @@ class LaneFilter:
         self.task_types = frozenset(task_types)
 
     def __call__(self, key: LaneKey) -> bool:
+        """Every condition of the lane must hold."""
         return (
             (not key.target_session or key.target_session == self.session_name)
             and (not key.tier or key.tier == self.tier)

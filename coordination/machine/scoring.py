@@ -62,6 +62,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_open(window: TimeWindow, stamp_ms: int) -> bool:
+    """Whether a window is open at this unix time in milliseconds."""
     if stamp_ms < window.start_ms or (window.end_ms and stamp_ms >= window.end_ms):
         return False
     weekday = (stamp_ms // DAY_MS + EPOCH_WEEKDAY) % 7
@@ -71,6 +72,7 @@ def is_open(window: TimeWindow, stamp_ms: int) -> bool:
 
 
 def in_time_window(session: Session, stamp_ms: int) -> bool:
+    """Whether a session works now: it has no windows, or one is open."""
     return not session.time_windows or any(is_open(window, stamp_ms) for window in session.time_windows)
 
 
@@ -141,6 +143,7 @@ def reliability(session: Session) -> int:
 
 
 def score(state: State, session: Session, task: Task) -> Score:
+    """How well an able session suits a task."""
     lesson_id = task.spec.lesson_id
     affinity = affinity_for(state, session, lesson_id) if lesson_id else 0
     same_lesson = 1000 if lesson_id and session.lesson_id == lesson_id else 0
@@ -186,6 +189,7 @@ def best_task(
 
 
 def filter_of(session: Session, task_types: tuple[str, ...] = ()) -> LaneFilter:
+    """What a session may be given, of these types if any are named."""
     return LaneFilter(session.session_name, session.tier.value, session.capabilities, task_types)
 
 

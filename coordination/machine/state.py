@@ -51,6 +51,7 @@ class Session(msgspec.Struct, array_like=True, kw_only=True):
 
     @property
     def is_online(self) -> bool:
+        """Whether it holds a lease."""
         return self.status is not SessionStatus.OFFLINE
 
     def next_due_ms(self, policy: Policy) -> int | None:
@@ -104,6 +105,7 @@ class Task(msgspec.Struct, array_like=True, kw_only=True):
 
     @property
     def is_claimable(self) -> bool:
+        """Whether it stands in the queue: pending, its time come, waiting for nobody."""
         return self.status is TaskStatus.PENDING and not self.run_after_ms and not self.waiting_on
 
     def next_due_ms(self) -> int | None:
@@ -137,6 +139,7 @@ class Lesson(msgspec.Struct, array_like=True, kw_only=True):
 
     @property
     def status(self) -> LessonStatus:
+        """What the counters say."""
         if self.archived:
             return LessonStatus.ARCHIVED
         done = self.tasks_completed + self.tasks_failed
@@ -146,6 +149,8 @@ class Lesson(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Waiter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Somebody in a lock's queue."""
+
     owner_id: str
     request_id: bytes
     wait_expires_ms: int
@@ -168,10 +173,13 @@ class Lock(msgspec.Struct, array_like=True, kw_only=True):
     waiters: tuple[Waiter, ...] = ()
 
     def next_due_ms(self) -> int:
+        """When a tick next changes this lock: its holder's time or a wait is over."""
         return min([self.expires_ms, *(waiter.wait_expires_ms for waiter in self.waiters)])
 
 
 class Affinity(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """How well a session suits a lesson, when it was last used."""
+
     affinity_id: str
     session_id: str
     lesson_id: str
@@ -182,6 +190,8 @@ class Affinity(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The outcome of a request, kept for its repetition."""
+
     request_id: bytes
     outcome: Outcome
 
@@ -253,6 +263,7 @@ class State:
         return self.revision + 1
 
     def session_named(self, session_name: str) -> Session | None:
+        """The session of this name, if one is known."""
         session_id = self.names_index.get(session_name)
         return None if session_id is None else self.sessions[session_id]
 
@@ -262,10 +273,12 @@ class State:
         return sorted(tasks, key=claim_order)
 
     def undelivered_tasks(self, session_id: str) -> list[Task]:
+        """The tasks pushed to a session that it has not taken note of, oldest first."""
         tasks = [self.tasks[task_id] for task_id in self.undelivered_index.get(session_id, ())]
         return sorted(tasks, key=claim_order)
 
     def dependents_of(self, task_id: str) -> list[str]:
+        """The ids of the tasks that wait for this one, in order."""
         return sorted(self.dependents_index.get(task_id, ()))
 
     def longest_offline(self) -> Session | None:
@@ -301,6 +314,7 @@ class State:
     # Indices: each record is entered by one function, which a restore uses as well
 
     def index_session(self, session: Session) -> None:
+        """Enter a session by its status; call it after every change of that."""
         self.names_index[session.session_name] = session.session_id
         if session.is_online:
             self.deadlines.touch(DueKind.SESSION, session.session_id, session.next_due_ms(self.policy))
@@ -339,12 +353,14 @@ class State:
             drop(self.undelivered_index, task.claim.session_id, task.task_id)
 
     def index_lock(self, lock: Lock) -> None:
+        """Enter a lock with its holder and waiters."""
         self.owned_locks_index.setdefault(lock.owner_id, set()).add(lock.lock_key)
         for waiter in lock.waiters:
             self.waited_locks_index.setdefault(waiter.owner_id, set()).add(lock.lock_key)
         self.deadlines.touch(DueKind.LOCK, lock.lock_key, lock.next_due_ms())
 
     def unindex_lock(self, lock: Lock) -> None:
+        """Take a lock out of every index, as it stands; call it before a change of who is at it."""
         drop(self.owned_locks_index, lock.owner_id, lock.lock_key)
         for waiter in lock.waiters:
             drop(self.waited_locks_index, waiter.owner_id, lock.lock_key)
@@ -361,6 +377,7 @@ class State:
 
 
 def claim_order(task: Task) -> tuple[int, str]:
+    """Older claims first, then by id."""
     assert task.claim is not None, f"task {task.task_id} is in a claims index without a claim"
     return task.claim.token, task.task_id
 
@@ -416,6 +433,7 @@ def snapshot_of(state: State) -> Snapshot:
 
 
 def state_of(snapshot: Snapshot) -> State:
+    """A state with these records, its indices built anew."""
     state = State(snapshot.policy)
     state.revision = snapshot.revision
     state.clock_ms = snapshot.clock_ms

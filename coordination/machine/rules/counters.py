@@ -83,6 +83,7 @@ def uncount_final(state: State, lesson_id: str, status: TaskStatus) -> Consequen
 
 
 def lesson_progressed(lesson: Lesson) -> LessonProgressed:
+    """The event that tells a lesson's counters."""
     return LessonProgressed(
         lesson_id=lesson.lesson_id,
         tasks_total=lesson.tasks_total,
@@ -119,14 +120,15 @@ def use_affinity(
         session_id=session.session_id,
         session_name=session.session_name,
         lesson_id=lesson_id,
-        score_milli=learned(score, result),
+        score_milli=learned(score, result=result),
         window_start_ms=0 if known is None else known.window_start_ms,
         window_end_ms=0 if known is None else known.window_end_ms,
         last_used_ms=state.clock_ms,
     )
 
 
-def learned(score_milli: int, result: bool | None) -> int:
+def learned(score_milli: int, *, result: bool | None) -> int:
+    """A score moved towards what a result says: True completed, False failed, None nothing."""
     if result is None:
         return score_milli
     return score_milli + (1000 - score_milli) // LEARNING if result else score_milli - score_milli // LEARNING

@@ -15,6 +15,8 @@ from coordination.machine.outcomes import Value
 
 
 class Refusal(msgspec.Struct, frozen=True):
+    """A rule's no: why, and what stands in the way."""
+
     code: RejectionCode
     detail: str
     data: dict[str, str | int] = {}
@@ -43,14 +45,17 @@ MAX_MS = 10 * 366 * 86_400_000  # ten years
 
 
 def invalid(detail: str) -> Refusal:
+    """The refusal of a value that cannot be."""
     return Refusal(RejectionCode.VALIDATION, detail)
 
 
 def is_id(text: str) -> bool:
+    """Whether a text can be an id or a name."""
     return 0 < len(text) <= MAX_ID
 
 
 def are_ids(texts: tuple[str, ...], limit: int = MAX_LIST) -> bool:
+    """Whether these are at most so many ids."""
     return len(texts) <= limit and all(is_id(text) for text in texts)
 
 

@@ -37,6 +37,7 @@ def backoff_ms(policy: Policy, retry_count: int, seed: bytes) -> int:
 
 
 def claim_of(task: Task) -> Claim:
+    """The claim of a task that must have one."""
     assert task.claim is not None, f"task {task.task_id} is {task.status} without a claim"
     return task.claim
 
@@ -157,6 +158,7 @@ def note_failure(state: State, session: Session, lesson_id: str) -> Consequences
 
 
 def fail_session(state: State, session: Session, reason: str) -> Consequences:
+    """Stop a session: claims back to the queue, locks passed on, and a word to the session."""
     voided = [(task.task_id, claim_of(task)) for task in state.claimed_tasks(session.session_id)]
     yield SessionFailed(
         session_id=session.session_id,

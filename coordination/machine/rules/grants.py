@@ -8,6 +8,7 @@ from .endings import claim_of
 
 
 def ttl_ms(state: State, task: Task) -> int:
+    """How long a claim on this task lasts."""
     return task.spec.claim_ttl_ms or state.policy.claim_ttl_ms
 
 

@@ -37,6 +37,7 @@ def delete(state: State, command: LessonDelete) -> Decision:
 
 
 def set_affinity(state: State, command: AffinitySet) -> Decision:
+    """Insert or change an affinity by hand."""
     session = state.session_named(command.session_name)
     if session is None:
         return no_session(command.session_name)
@@ -65,6 +66,7 @@ def set_affinity(state: State, command: AffinitySet) -> Decision:
 
 
 def delete_affinity(state: State, command: AffinityDelete) -> Decision:
+    """Drop an affinity."""
     session = state.session_named(command.session_name)
     if session is None:
         return no_session(command.session_name)

@@ -15,6 +15,7 @@ def free_lock(state: State, lock: Lock, reason: str) -> Consequences:
 
 
 def expire_lock(state: State, lock: Lock) -> Consequences:
+    """End a hold whose time is over, and pass the lock on."""
     yield LockExpired(lock_key=lock.lock_key, owner_id=lock.owner_id, fencing_token=lock.fencing_token)
     yield from _pass_on(state, lock.lock_key)
 

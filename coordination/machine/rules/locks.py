@@ -61,6 +61,7 @@ def _wait(state: State, command: LockAcquire, lock: Lock) -> Decision:
 
 
 def renew(state: State, command: LockRenew) -> Decision:
+    """Prolong a lock for its holder."""
     lock = state.locks.get(command.lock_key)
     if lock is None or not _is_holder(lock, command.owner_id, command.fencing_token):
         return _not_holder(command.lock_key, lock)
@@ -85,6 +86,7 @@ def release(state: State, command: LockRelease) -> Decision:
 
 
 def cancel_wait(state: State, command: LockWaitCancel) -> Decision:
+    """Leave the queue."""
     lock = state.locks.get(command.lock_key)
     waiters = lock.waiters if lock is not None else ()
     mine = [waiter for waiter in waiters if waiter.owner_id == command.owner_id]

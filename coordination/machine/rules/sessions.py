@@ -191,6 +191,7 @@ def _cancel(progress: TaskProgress) -> Directive:
 
 
 def update(state: State, command: SessionUpdate) -> Decision:
+    """Change the fields that were named."""
     session = state.session_named(command.session_name)
     if session is None:
         return no_session(command.session_name)
@@ -267,6 +268,7 @@ def fail(state: State, command: SessionFailure) -> Decision:
 
 
 def deregister(state: State, command: SessionDeregister) -> Decision:
+    """Say goodbye: claims are handed back at once. Being offline already is as good."""
     session = state.session_named(command.session_name)
     if session is None:
         return no_session(command.session_name)
@@ -298,6 +300,7 @@ def leased(state: State, session_name: str, lease_token: int) -> Session | Refus
 
 
 def no_session(session_name: str) -> Refusal:
+    """The refusal of a name nobody registered."""
     return Refusal(RejectionCode.NOT_FOUND, f"there is no session {session_name}")
 
 

@@ -144,11 +144,13 @@ def _sort_dependencies(state: State, command: TaskEnqueue) -> tuple[tuple[str, .
         final = state.finals.get(dependency)
         if dependency in state.tasks:
             waiting[dependency] = None
-        elif final is not None and final.status is not TaskStatus.COMPLETED:
-            failed.append(dependency)
-        elif final is None and dependency in command.failed_depends:
+        elif dependency in command.failed_depends if final is None else not _is_completed(final):
             failed.append(dependency)
     return tuple(waiting), failed
+
+
+def _is_completed(final: Final) -> bool:
+    return final.status is TaskStatus.COMPLETED
 
 
 def _is_forgotten(state: State, seen_revision: int) -> bool:
@@ -164,6 +166,7 @@ def _read_again(state: State, task_id: str) -> Refusal:
 
 
 def update(state: State, command: TaskUpdate) -> Decision:
+    """Change a pending task."""
     task = state.tasks.get(command.task_id)
     if task is None:
         return _gone(state, command.task_id)
@@ -313,6 +316,7 @@ def assign(state: State, command: TaskAssign) -> Decision:
 
 
 def start(state: State, command: TaskStart) -> Decision:
+    """Note that the holder works; doing so again changes nothing."""
     task = _held(state, command.task_id, command.claim_token)
     if isinstance(task, Refusal):
         return task
@@ -329,6 +333,7 @@ def start(state: State, command: TaskStart) -> Decision:
 
 
 def renew(state: State, command: TaskRenew) -> Decision:
+    """Prolong a claim, and note its progress."""
     task = _held(state, command.task_id, command.claim_token)
     if isinstance(task, Refusal):
         return task
@@ -406,6 +411,7 @@ def fail(state: State, command: TaskFail) -> Decision:
 
 
 def cancel(state: State, command: TaskCancel) -> Decision:
+    """Cancel a live task; one that is cancelled already is answered as such."""
     task = state.tasks.get(command.task_id)
     if task is None:
         final = state.finals.get(command.task_id)

@@ -91,6 +91,7 @@ def _end_lock_time(state: State, lock_key: str) -> Consequences:
 
 
 def set_policy(state: State, command: PolicySet) -> Decision:
+    """Replace the policy by one that is possible."""
     problems = command.policy.problems()
     if problems:
         return invalid("; ".join(problems))
@@ -100,6 +101,7 @@ def set_policy(state: State, command: PolicySet) -> Decision:
 
 
 def raise_revision(state: State, command: RevisionRaise) -> Decision:
+    """Skip revisions, so that tokens grow across a cluster that lost its data."""
     if command.revision > MAX_REVISION:
         return invalid(f"a revision must be at most {MAX_REVISION}")
     if command.revision > state.at:
