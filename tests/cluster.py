@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from coordination.errors import CoordinationError
-from coordination.log.client import NodeClient
+from coordination.log.client import NodeClient, close_async_node_client
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 60.0
@@ -347,3 +347,10 @@ def live_node(node_process: Cluster, django_db_blocker: Any) -> Iterator[Cluster
         projected(client)
         empty_tables()
         connections.close_all()
+
+
+@pytest.fixture
+async def async_client() -> AsyncIterator[None]:
+    """Closes what the test's event loop opened to the nodes."""
+    yield
+    await close_async_node_client()

@@ -174,16 +174,16 @@ class NodeClient:
             raise NotAvailable(f"cannot connect ({type(error).__name__})") from error
         except urllib3.exceptions.HTTPError as error:
             raise OutcomeUnknown(f"no answer ({type(error).__name__})") from error
-        if none_at_404 and response.status == 404:  # noqa: PLR2004
+        if none_at_404 and response.status == 404:
             return b""
         return _checked(response.status, response.data)
 
 
 def _checked(status: int, body: bytes) -> bytes:
     """The body of a good answer; raises what a refusal means."""
-    if status == 200:  # noqa: PLR2004
+    if status == 200:
         return body
-    if status == 503:  # noqa: PLR2004
+    if status == 503:
         refusal = protocol.decode_refusal(body)
         raise OutcomeUnknown(refusal.reason) if refusal.unknown else NotAvailable(refusal.reason)
     text = body[:200].decode(errors="replace")
@@ -376,3 +376,10 @@ def async_node_client() -> AsyncNodeClient:
         client = AsyncNodeClient(tuple(settings.GAIA.cluster_node_urls), settings.GAIA.cluster_secret)
         _async_clients[loop] = client
     return client
+
+
+async def close_async_node_client() -> None:
+    """Close the running event loop's client, if it has one: before the loop ends."""
+    client = _async_clients.pop(asyncio.get_running_loop(), None)
+    if client is not None:
+        await client.close()

@@ -1,18 +1,5 @@
 """Fixtures of the coordination tests."""
 
-import itertools
-from collections.abc import Callable
+from tests.cluster import async_client, committed_database, live_node, node_process
 
-import pytest
-
-from tests.cluster import committed_database, live_node, node_process
-
-__all__ = ["committed_database", "live_node", "name", "node_process"]
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture
-def name() -> Callable[[str], str]:
-    """A name nobody used before in this run: the shared node remembers."""
-    return lambda kind: f"{kind}-{next(_numbers)}"
+__all__ = ["async_client", "committed_database", "live_node", "node_process"]
