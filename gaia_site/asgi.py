@@ -1,8 +1,8 @@
 """The ASGI application that daphne serves: hot routes and Django for HTTP, consumers for sockets."""
 
+from __future__ import annotations
+
 import os
-from importlib import import_module
-from importlib.util import find_spec
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gaia_site.settings")
 
@@ -10,25 +10,23 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()  # must come before anything that imports models
 
+from collections.abc import Callable
+from typing import Any
+
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from django.conf import settings
 
+from coordination import consumers as coordination_consumers
+from gaia_site import hot
 from gaia_site.drain import Drain
+from usability import consumers as usability_consumers
 
 settings.GAIA.require("SECRET_KEY", "DATABASE_URL", "CLUSTER_SECRET")
 
 
-def _when_there(module, name, default):
-    """A part that is still being built; every part is there before this function goes."""
-    try:
-        return getattr(import_module(module), name) if find_spec(module) else default
-    except ModuleNotFoundError:
-        return default
-
-
-def _checked_origin(application):
+def _checked_origin(application: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse sockets that another site's page opens.
 
     A browser always says its origin; a client that says none is not a browser, holds no cookie of ours by
@@ -36,31 +34,21 @@ def _checked_origin(application):
     """
     validated = OriginValidator(application, [*settings.ALLOWED_HOSTS, *settings.CSRF_TRUSTED_ORIGINS])
 
-    async def route(scope, receive, send):
+    async def route(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         says_origin = any(name == b"origin" for name, _ in scope["headers"])
         await (validated if says_origin else application)(scope, receive, send)
 
     return route
 
 
-def _http():
-    try:
-        return _when_there("gaia_site.hot", "application", lambda application: application)(
-            django_application
-        )
-    except ModuleNotFoundError:
-        return django_application
-
-
-websocket_urlpatterns = [
-    *_when_there("coordination.consumers", "websocket_urlpatterns", []),
-    *_when_there("usability.consumers", "websocket_urlpatterns", []),
-]
+websocket_urlpatterns = [*coordination_consumers.websocket_urlpatterns]
+if settings.GAIA.teacher_dashboard_enabled:
+    websocket_urlpatterns += usability_consumers.websocket_urlpatterns
 
 application = Drain(
     ProtocolTypeRouter(
         {
-            "http": _http(),
+            "http": hot.application(django_application),
             "websocket": _checked_origin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ from gaia_site.models import ApiKey, Scope
 from gaia_site.problems import Problem
 from usability.models import App, Classroom, ClassroomTeacher, Enrollment, School, Student
 
-APP_NAME = "algebra-trainer"
+APP_NAME = "simulated-maths"
 SCHOOL = "Demonstration School"
-CLASS, OTHER_CLASS = "7b Mathematics", "8a Mathematics"
+CLASS, OTHER_CLASS = "7b Mathematics (simulated)", "8a Mathematics (simulated)"
 SEATS_A_ROW = 6
 KEY_MARK = "demonstration: "
 
@@ -84,7 +85,7 @@ def prepare(known: dict[str, Any], *, url: str) -> dict[str, Any]:
         logins = {name: _login(name, known) for name in ("admin", "teacher", "other_teacher")}
         users = {user.username: user for user in User.objects.filter(username__in=logins)}
         school, _ = School.objects.get_or_create(name=SCHOOL, defaults={"time_zone": "UTC"})
-        App.objects.get_or_create(name=APP_NAME, defaults={"title": "Algebra Trainer (simulated)"})
+        App.objects.get_or_create(name=APP_NAME, defaults={"title": "Simulated maths"})
         classroom = _classroom(school, CLASS, users["teacher"], PUPILS, "demo")
         _classroom(school, OTHER_CLASS, users["other_teacher"], OTHER_PUPILS, "demo-other")
         keys = {name: _key(name, users[owner], scopes, known) for name, (owner, scopes) in KEYS.items()}
@@ -98,6 +99,17 @@ def prepare(known: dict[str, Any], *, url: str) -> dict[str, Any]:
             "classroom_id": str(classroom.id),
             "student_ids": list(pupils.values_list("student_id", flat=True)),
         }
+
+
+def as_shell_variables(content: dict[str, Any]) -> str:
+    """The content of demo.json that a shell wants: `. demo.env`, then paste an example."""
+    variables = {
+        "GAIA_URL": content["url"],
+        **{f"GAIA_{name.upper()}_KEY": secret for name, secret in content["keys"].items()},
+        "GAIA_CLASSROOM_ID": content["classroom_id"],
+        "GAIA_STUDENT_ID": content["student_ids"][0],
+    }
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
 def _login(name: str, known: dict[str, Any]) -> Login:

@@ -85,12 +85,15 @@ class DataFolder:
         return found if isinstance(found, dict) else {}
 
     def write(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a JSON file in one step, readable by us alone."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
         """Replace a file in one step, readable by us alone."""
         unfinished = self.path / f".{name}.{os.getpid()}"
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as opened:
-            json.dump(content, opened, indent=2)
-            opened.write("\n")
+            opened.write(text)
             opened.flush()
             os.fsync(opened.fileno())
         unfinished.replace(self.path / name)

@@ -1,4 +1,4 @@
-"""`manage.py demo_setup`: the people, classes and keys of the demonstration, written to demo.json."""
+"""`manage.py demo_setup`: the people, classes and keys of the demonstration, written to demo.json and demo.env."""
 
 from __future__ import annotations
 
@@ -27,4 +27,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         folder = DataFolder(settings.GAIA.data_dir)
         folder.make()
-        folder.write("demo.json", setting.prepare(folder.read("demo.json"), url=options["url"]))
+        content = setting.prepare(folder.read("demo.json"), url=options["url"])
+        folder.write("demo.json", content)
+        folder.write_text("demo.env", setting.as_shell_variables(content))
