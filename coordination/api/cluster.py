@@ -13,6 +13,7 @@ from coordination import services
 from coordination.api.endpoint import CoordinationEndpoint
 from coordination.api.fields import StrictCharField
 from gaia_site.api.endpoint import StrictSerializer
+from gaia_site.problems import Problem
 from gaia_site.schema import describes
 
 TAG = "cluster"
@@ -84,6 +85,7 @@ class Members(CoordinationEndpoint):
     @describes(
         tag=TAG,
         summary="Add a member",
+        about="409 where the members come from the configuration, as they do in this version.",
         request=NewMemberSerializer,
         answers={201: ClusterSerializer},
         errors=(409,),
@@ -93,8 +95,9 @@ class Members(CoordinationEndpoint):
         """The cluster with it."""
         self.only()
         wish = self.body(NewMemberSerializer)
-        services.add_member(wish["id"], wish["address"])
-        return _cluster(self, 201)
+        if any(member.id == wish["id"] for member in services.cluster_status().members):
+            raise Problem("conflict", f"{wish['id']} is a member already.")
+        raise _configured()
 
 
 class Member(CoordinationEndpoint):
@@ -112,8 +115,8 @@ class Member(CoordinationEndpoint):
     def delete(self, request: Request, node_id: str) -> Response:
         """The cluster without it."""
         self.only()
-        services.remove_member(node_id)
-        return _cluster(self, 200)
+        _check_member(node_id)
+        raise _configured()
 
 
 class Transfer(CoordinationEndpoint):
@@ -133,8 +136,26 @@ class Transfer(CoordinationEndpoint):
         """The cluster under its new leader."""
         self.only()
         wish = self.body(TransferSerializer) if request.data else {}
-        services.transfer_leadership(wish.get("node_id") or _best_follower())
+        seen = services.cluster_status()
+        node_id = wish.get("node_id") or _best_follower(seen)
+        _check_member(node_id)
+        if node_id != seen.leader:
+            services.transfer_leadership(node_id)
         return _cluster(self, 200)
+
+
+def _configured() -> Problem:
+    """Why membership cannot be changed from here."""
+    return Problem(
+        "conflict",
+        "The members of this cluster come from its configuration (CLUSTER_DISCOVERY_NODES): "
+        "change it on every node and restart them one by one.",
+    )
+
+
+def _check_member(node_id: str) -> None:
+    if all(member.id != node_id for member in services.cluster_status().members):
+        raise Problem("not-found", f"There is no member {node_id[:255]}.")
 
 
 def _cluster(endpoint: CoordinationEndpoint, status: int) -> Response:
@@ -142,8 +163,9 @@ def _cluster(endpoint: CoordinationEndpoint, status: int) -> Response:
     return endpoint.answer(ClusterSerializer(asdict(seen)).data, revision=seen.revision, status=status)
 
 
-def _best_follower() -> str:
-    """The member that has most of the log and does not lead; the leader itself where it is alone."""
-    seen = services.cluster_status()
+def _best_follower(seen: services.ClusterStatus) -> str:
+    """The member that has most of the log and does not lead."""
     followers = [member for member in seen.members if member.id != seen.leader]
-    return max(followers, key=lambda member: member.match_index).id if followers else seen.leader
+    if not followers:
+        raise Problem("conflict", "There is no other member to lead.")
+    return max(followers, key=lambda member: member.match_index).id
