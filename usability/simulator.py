@@ -279,10 +279,11 @@ def _guessing(
 def _wheel(
     pupil: Temper, at_s: float, end_s: float, where: dict[str, Any], rng: random.Random
 ) -> Iterator[Happening]:
-    """Try after try at one skill, right now and then, never three in a row."""
+    """Try after try at a skill that is new to the pupil, right now and then, never three in a row."""
     run, tries = 0, 0
+    skill = f"{where['skill']}-advanced"
     while at_s < end_s or tries < 13:
-        item = {"item": f"{where['skill']}-extra-{tries + 1}", "skill": where["skill"]}
+        item = {"item": f"{skill}-{tries + 1}", "skill": skill}
         at_s += rng.uniform(8.0, 20.0)
         is_right = run < 2 and rng.random() < 0.4
         run = run + 1 if is_right else 0

@@ -470,13 +470,13 @@ def test_practice_of_a_skill_goes_on_in_the_next_session(detector):
 
 def test_only_the_latest_skills_are_remembered():
     pupil = Pupil()
-    for index in range(40):
+    for index in range(136):
         pupil.does(10 + index, "answer", 0, skill=f"skill-{index}")
     state, params = WHEEL_SPINNING.start(), WHEEL_SPINNING.Params()
     for observation in pupil.observations:
         state, _ = WHEEL_SPINNING.advance(state, observation, params)
 
-    assert list(state.skills) == [f"skill-{index}" for index in range(8, 40)]
+    assert list(state.skills) == [f"skill-{index}" for index in range(8, 136)]
 
 
 # rapid_guess

@@ -11,7 +11,7 @@ MASTERY_RUN = 3
 SPINNING_AFTER = 10
 SCORE_START = 0.3  # before the first answer; the usual error rate
 SCORE_WEIGHT = 0.3
-KEPT_SKILLS = 32  # the latest practised ones
+KEPT_SKILLS = 128  # the latest practised ones; a year of a tutor's exercises has about as many
 
 
 class SkillPractice(msgspec.Struct, frozen=True, gc=False):
