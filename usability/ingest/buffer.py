@@ -19,6 +19,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import psycopg
 from prometheus_client import Counter as Total
@@ -77,6 +78,27 @@ class HelpCall:
     app_name: str
     classroom: bytes | None
     at_us: int
+
+    @property
+    def uuid(self) -> UUID:
+        """The id of the request and of its metric."""
+        return UUID(bytes=self.id)
+
+    @property
+    def classroom_uuid(self) -> UUID | None:
+        """The classroom's id."""
+        return UUID(bytes=self.classroom) if self.classroom else None
+
+
+def help_calls(rows: Sequence[Row]) -> list[HelpCall]:
+    """The requests for help among rows."""
+    return [
+        HelpCall(metric_id, student_id, app_name, classroom, at_us)
+        for metric_id, classroom, student_id, app_name, metric_type, _, at_us, _, _ in (
+            row.entry for row in rows
+        )
+        if metric_type == "help_request"
+    ]
 
 
 @dataclass(slots=True, eq=False)

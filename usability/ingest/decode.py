@@ -168,6 +168,13 @@ def decode(body: bytes, *, is_lines: bool, received_at: dt.datetime, rules: Rule
     return _judge(batch, received_at, rules)
 
 
+def judge_values(items: list[Any], *, received_at: dt.datetime, rules: Rules) -> Decoded:
+    """Judge metrics that are mappings already, as a body's list would be."""
+    if len(items) > BATCH_LIMIT:
+        raise TooManyItems(f"{len(items)} metrics in one batch; at most {BATCH_LIMIT}")
+    return _judge(_converted(items, ("body",)), received_at, rules)
+
+
 @dataclass(slots=True)
 class _Batch:
     """Metrics of the right types with their indexes, the refused, and what the envelope said."""

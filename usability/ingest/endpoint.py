@@ -26,8 +26,8 @@ from gaia_site.idempotency import read_key
 from gaia_site.keys import Principal
 from gaia_site.problems import Problem, invalid
 from usability.ingest import roster
-from usability.ingest.buffer import Batch, GroupCommit, HelpCall, Mismatch, Overloaded, Refused, Unavailable
-from usability.ingest.copy import Encoder, Row, ids_from
+from usability.ingest.buffer import Batch, GroupCommit, Mismatch, Overloaded, Refused, Unavailable, help_calls
+from usability.ingest.copy import Encoder, ids_from
 from usability.ingest.decode import BATCH_LIMIT, CLICK_TYPES, Decoded, Malformed, Rules, TooManyItems, decode
 from usability.ingest.stream import Streamer
 from usability.kinds import HealthMeasure
@@ -118,7 +118,7 @@ class Ingest:
     async def _stored(
         self, request: HotRequest, decoded: Decoded, batch: Batch, *, is_duplicate: bool
     ) -> HotResponse:
-        calls = [(call.student_id, call.app_name, uuid.UUID(bytes=call.id)) for call in batch.help_calls]
+        calls = [(call.student_id, call.app_name, call.uuid) for call in batch.help_calls]
         if is_duplicate and calls:
             calls = await in_database(_known_calls, calls)
         is_replay = is_duplicate and "idempotency-key" in request.headers
@@ -168,17 +168,6 @@ def _batch_key(request: HotRequest, decoded: Decoded) -> tuple[tuple[str, str] |
     # Digested: a header may be longer than the column, and may say anything.
     name = hashlib.sha256(key.encode()).hexdigest()
     return (f"i:{owner}", name), hashlib.sha256(request.body).digest()[:16]
-
-
-def help_calls(rows: list[Row]) -> list[HelpCall]:
-    """The requests for help among rows."""
-    return [
-        HelpCall(metric_id, student_id, app_name, classroom, at_us)
-        for metric_id, classroom, student_id, app_name, metric_type, _, at_us, _, _ in (
-            row.entry for row in rows
-        )
-        if metric_type == "help_request"
-    ]
 
 
 def health_counts(decoded: Decoded, caller_app: str) -> Counter[tuple[str, str, str]]:

@@ -28,6 +28,8 @@ from usability.services.class_settings import (
 )
 from usability.services.events import acknowledge_event, record_event, resolve_event
 from usability.services.help_requests import create_help_request
+from usability.services.looks import record_look
+from usability.services.metrics import record_metrics
 from usability.services.ratings import SessionToken, issue_session_token, record_rating
 from usability.snapshots import take_snapshot
 
@@ -45,6 +47,8 @@ __all__ = [
     "raise_alert",
     "record_event",
     "record_intervention",
+    "record_look",
+    "record_metrics",
     "record_rating",
     "resolve_alert",
     "resolve_event",
