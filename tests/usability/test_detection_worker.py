@@ -76,7 +76,7 @@ def undisturbed(lesson: Lesson) -> list[tuple]:
 
     clock = Clock(lesson.begin)
     with transaction.atomic():
-        run_until(worker_at(clock), clock, lesson.at(240), before_step=arriving(lesson.rows))
+        run_until(worker_at(clock), clock, lesson.at(240), step_s=2, before_step=arriving(lesson.rows))
         found = outcome()
         transaction.set_rollback(True)
     for row in lesson.rows:
@@ -91,14 +91,14 @@ def test_a_worker_that_dies_leaves_no_trace_in_what_is_written(room, dies_at_s):
     clock = Clock(lesson.begin)
     store = arriving(lesson.rows)
     first = worker_at(clock, "first")
-    run_until(first, clock, lesson.at(dies_at_s), before_step=store)
+    run_until(first, clock, lesson.at(dies_at_s), step_s=2, before_step=store)
 
     # It is gone without a word; for four seconds rows come and nobody reads them.
     let_leases_pass()
     clock.now += dt.timedelta(seconds=4)
     store(clock.now)
     second = worker_at(clock, "second")
-    run_until(second, clock, lesson.at(240), before_step=store)
+    run_until(second, clock, lesson.at(240), step_s=2, before_step=store)
 
     assert len(expected) > 6
     assert outcome() == expected
@@ -115,7 +115,7 @@ def test_without_checkpoints_the_rows_alone_give_the_same(room, dies_at_s):
     run_until(worker_at(clock, "first"), clock, lesson.at(dies_at_s), before_step=store)
     let_leases_pass()
     RoomCheckpoint.objects.all().delete()
-    run_until(worker_at(clock, "second"), clock, lesson.at(240), before_step=store)
+    run_until(worker_at(clock, "second"), clock, lesson.at(240), step_s=2, before_step=store)
 
     assert outcome() == expected
 
@@ -225,7 +225,7 @@ def test_what_a_teacher_dismissed_stays_dismissed_while_the_episode_grows(room, 
     for alert in alerts:
         services.dismiss_alert(alert.pk, who=alice)
 
-    run_until(worker, clock, lesson.at(360), before_step=store)
+    run_until(worker, clock, lesson.at(300), step_s=2, before_step=store)
 
     assert alerts
     again = TeacherDashboardAlert.objects.filter(pk__in=[alert.pk for alert in alerts])
