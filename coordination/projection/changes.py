@@ -76,12 +76,11 @@ class Changes:
 
 
 def is_uuid(value: str) -> bool:
-    """Whether a row can have this id."""
+    """Whether a row can have this id: in its one canonical form, so that two spellings are not one row."""
     try:
-        uuid.UUID(value)
+        return str(uuid.UUID(value)) == value
     except ValueError:
         return False
-    return True
 
 
 def uuid_or_none(value: str) -> str | None:
@@ -285,6 +284,7 @@ def _enqueued(changes: Changes, event: e.TaskEnqueued, recorded: Recorded) -> No
         event.task_id,
         status="pending",
         priority=event.spec.priority,
+        max_retries=event.spec.max_retries,
         retry_count=0,
         run_after=_run_after(recorded, event.run_after_ms),
         enqueued_revision=recorded.revision,
@@ -339,7 +339,8 @@ def _task_renewed(changes: Changes, event: e.TaskRenewed, recorded: Recorded) ->
 
 
 def _completed(changes: Changes, event: e.TaskCompleted, recorded: Recorded) -> None:
-    changes.completed.add(event.task_id)
+    if is_uuid(event.task_id):
+        changes.completed.add(event.task_id)
     changes.task(
         event.task_id,
         **NO_CLAIM
@@ -410,6 +411,8 @@ def _retried(changes: Changes, event: e.TaskRetried, recorded: Recorded) -> None
         event.task_id,
         **NO_CLAIM,
         status="pending",
+        priority=event.spec.priority,
+        max_retries=event.spec.max_retries,
         retry_count=0,
         run_after=None,
         error_message="",

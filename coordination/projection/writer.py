@@ -9,7 +9,7 @@ from django.db.backends.utils import CursorWrapper
 from coordination.machine.events import LessonDeleted, Recorded, RevisionRaised, TermStarted
 from coordination.machine.state import State
 from coordination.projection import tables
-from coordination.projection.changes import Changes, changes_of, fold, history_of, json_text, text
+from coordination.projection.changes import Changes, changes_of, fold, history_of, is_uuid, json_text, text
 from coordination.projection.tables import Patch
 
 GAP_SEQUENCE = 2_000_000_000
@@ -319,12 +319,8 @@ def _settle_finals(cursor: CursorWrapper, state: State) -> None:
     )
     _take_results(
         cursor,
-        [final.task_id for final in state.finals.values() if final.status == "completed" and _is_row(final.task_id)],
+        [final.task_id for final in state.finals.values() if final.status == "completed" and is_uuid(final.task_id)],
     )
-
-
-def _is_row(task_id: str) -> bool:
-    return len(task_id) == 36  # noqa: PLR2004  a UUID's length; others have no row
 
 
 def _settle_unknown_tasks(
