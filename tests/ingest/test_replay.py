@@ -330,7 +330,7 @@ class SiteHandler(BaseHTTPRequestHandler):
         if self.path != "/api/v1/usability/metrics":
             self.reply(404, b"<html>")
         elif body["batch_id"] not in known:
-            self.reply(503, b'{"detail": "full"}', "0.01" if len(known) else "soon")
+            self.reply(503, b'{"detail": "full"}', "0.01" if known else "soon")
         else:
             self.reply(202, json.dumps({"accepted": len(body["metrics"]), "rejected": []}).encode())
 

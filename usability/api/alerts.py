@@ -95,8 +95,7 @@ class Alerts(UsabilityEndpoint):
         """One page, newest first."""
         rows = filtered(AlertFilter, request.query_params, access.visible_alerts(self.caller))
         found = page(request, rows.prefetch_related("interventions"), orderings=ORDERINGS)
-        for student_id in sorted({alert.student_id for alert in found.rows if alert.student_id}):
-            self.looked_at(student_id, "list_alerts")
+        self.looked_at("list_alerts", *(alert.student_id for alert in found.rows if alert.student_id))
         return Response(found.as_json(AlertSerializer(found.rows, many=True).data))
 
 
@@ -113,7 +112,7 @@ class Alert(UsabilityEndpoint):
         self.only()
         alert = access.get_alert(self.caller, alert_id)
         if alert.student_id:
-            self.looked_at(alert.student_id, "view_alert")
+            self.looked_at("view_alert", alert.student_id)
         return Response(AlertSerializer(alert).data)
 
 

@@ -86,9 +86,9 @@ class UsabilityEndpoint(Endpoint):
         bound.is_valid(raise_exception=True)
         return bound.validated_data
 
-    def looked_at(self, student_id: str, action: str) -> None:
-        """Note that the caller has seen this learner's records."""
-        services.record_look(self.caller, student_id=student_id, action=action)
+    def looked_at(self, action: str, *student_ids: str) -> None:
+        """Note that the caller has seen these learners' records."""
+        services.record_looks(self.caller, student_ids=student_ids, action=action)
 
     @property
     def sees_names(self) -> bool:

@@ -62,8 +62,7 @@ class FrustrationEvents(UsabilityEndpoint):
             EventFilter, request.query_params, access.visible_events(self.caller)
         )
         found = page(request, rows, orderings=ORDERINGS)
-        for student_id in sorted({event.student_id for event in found.rows}):
-            self.looked_at(student_id, "list_frustration")
+        self.looked_at("list_frustration", *(event.student_id for event in found.rows))
         return Response(found.as_json(FrustrationEventSerializer(found.rows, many=True).data))
 
 

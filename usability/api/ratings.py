@@ -67,8 +67,7 @@ class Ratings(UsabilityEndpoint):
         """One page, newest first."""
         rows = filtered(RatingFilter, request.query_params, access.visible_ratings(self.caller))
         found = page(request, rows, orderings=ORDERINGS)
-        for student_id in sorted({rating.student_id for rating in found.rows}):
-            self.looked_at(student_id, "list_ratings")
+        self.looked_at("list_ratings", *(rating.student_id for rating in found.rows))
         return Response(found.as_json(RatingSerializer(found.rows, many=True).data))
 
     @describes(

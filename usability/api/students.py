@@ -52,7 +52,7 @@ class StudentEndpoint(UsabilityEndpoint):
     def student(self, student_id: str, action: str) -> str:
         """The pseudonym, once it is sure that the caller may ask. Raises not-found."""
         access.get_student(self.caller, student_id)
-        self.looked_at(student_id, action)
+        self.looked_at(action, student_id)
         return student_id
 
 

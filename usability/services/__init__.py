@@ -28,7 +28,7 @@ from usability.services.class_settings import (
 )
 from usability.services.events import acknowledge_event, record_event, resolve_event
 from usability.services.help_requests import create_help_request
-from usability.services.looks import record_look
+from usability.services.looks import record_look, record_looks
 from usability.services.metrics import record_metrics
 from usability.services.ratings import SessionToken, issue_session_token, record_rating
 from usability.snapshots import take_snapshot
@@ -48,6 +48,7 @@ __all__ = [
     "record_event",
     "record_intervention",
     "record_look",
+    "record_looks",
     "record_metrics",
     "record_rating",
     "resolve_alert",
