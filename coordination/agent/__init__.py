@@ -1,0 +1,1 @@
+"""The agents' client: one file that needs nothing else of this project."""
