@@ -41,7 +41,8 @@ class Share:
         share, z2 = self.right / self.n, Z_95**2
         middle = (share + z2 / (2 * self.n)) / (1 + z2 / self.n)
         half = Z_95 * sqrt(share * (1 - share) / self.n + z2 / (4 * self.n**2)) / (1 + z2 / self.n)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        # Rounding must not put the share itself outside.
+        return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
     def as_json(self) -> dict[str, Any]:
         """What is stored: share, n, low, high."""

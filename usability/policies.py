@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from django.db.models import Q
+
 from usability.detection.budget import Controls
 from usability.detection.policy import DEFAULT, InvalidProfile, Profile, from_dict
 from usability.models import Classroom, DetectorProfile, Enrollment
@@ -126,11 +128,14 @@ def _app_profiles(rows: list[DetectorProfile], classroom_id: uuid.UUID) -> dict[
     return {app_name: _for(rows, classroom_id, app_name) for app_name in sorted(apps)}
 
 
-def active_profile(classroom: Classroom) -> DetectorProfile | None:
-    """The row that holds for the classroom as a whole: its own, else everybody's; None: the defaults."""
-    rows = DetectorProfile.objects.filter(is_active=True, app_name="")
-    own = rows.filter(classroom=classroom).first()
-    return own or rows.filter(classroom__isnull=True).first()
+def active_profiles(classrooms: Collection[Classroom]) -> dict[uuid.UUID, DetectorProfile]:
+    """The row that holds for each classroom as a whole: its own, else everybody's. Missing: the defaults hold."""
+    keys = [classroom.pk for classroom in classrooms]
+    rows = DetectorProfile.objects.filter(
+        Q(classroom__in=keys) | Q(classroom__isnull=True), is_active=True, app_name=""
+    )
+    by_place = {row.classroom_id: row for row in rows}
+    return {key: found for key in keys if (found := by_place.get(key) or by_place.get(None)) is not None}
 
 
 def zone_of(name: str) -> dt.tzinfo:
@@ -147,12 +152,11 @@ def utc_offset_minutes(time_zone: str, now: dt.datetime) -> int:
     return int(offset.total_seconds() // 60)
 
 
-def quiet_until(classroom: Classroom, now: dt.datetime) -> dt.datetime | None:
-    """When the quiet hours that hold now end; None outside of them."""
-    row = active_profile(classroom)
-    if row is None or not row.quiet_hours:
+def quiet_until(profile: DetectorProfile | None, time_zone: str, now: dt.datetime) -> dt.datetime | None:
+    """When the quiet hours of the profile that hold now end; None outside of them."""
+    if profile is None or not profile.quiet_hours:
         return None
-    local = now.astimezone(zone_of(classroom.school.time_zone))
+    row, local = profile, now.astimezone(zone_of(time_zone))
     ends = [end for entry in row.quiet_hours if (end := _ends_at(entry, local)) is not None]
     return max(ends).astimezone(dt.UTC) if ends else None
 

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from usability import access
 from usability.kinds import AlertState
-from usability.models import Classroom, ClassroomTeacher, Enrollment, Intervention, TeacherDashboardAlert
-from usability.policies import quiet_until
+from usability.models import Classroom, DetectorProfile, Enrollment, Intervention, TeacherDashboardAlert
+from usability.policies import active_profiles, quiet_until
 from usability.selectors.activity import Presence, presence_of, strips_of
 from usability.selectors.shapes import (
     ClassCard,
@@ -67,7 +67,7 @@ def live_class(classroom_id: Any, *, who: Any, now: dt.datetime | None = None) -
             seats=_seats(pupils, signals, presence, now),
             working=_working(pupils, signals, presence, helped_at, now),
             freshness=_freshness(classroom.pk, presence.values(), now),
-            pause=_pause(classroom, now),
+            pause=_pause(classroom, active_profiles([classroom]).get(classroom.pk), now),
         )
 
 
@@ -230,10 +230,10 @@ def _delay_s(classroom_id: uuid.UUID, now: dt.datetime) -> float | None:
         return cursor.fetchone()[0]
 
 
-def _pause(classroom: Classroom, now: dt.datetime) -> Pause | None:
+def _pause(classroom: Classroom, profile: DetectorProfile | None, now: dt.datetime) -> Pause | None:
     if classroom.paused_until is not None and classroom.paused_until > now:
         return Pause(classroom.paused_until, "paused")
-    until = quiet_until(classroom, now)
+    until = quiet_until(profile, classroom.school.time_zone, now)
     return Pause(until, "quiet_hours") if until is not None else None
 
 
@@ -246,6 +246,7 @@ def classrooms_of(who: Any, *, now: dt.datetime | None = None) -> list[ClassCard
     classrooms = list(
         access.visible_classrooms(who)
         .filter(is_archived=False)
+        .select_related("school")
         .annotate(pupils=Count("enrollments", filter=Q(enrollments__ended_on__isnull=True)))
         .order_by("name", "id")
     )
@@ -260,14 +261,16 @@ def classrooms_of(who: Any, *, now: dt.datetime | None = None) -> list[ClassCard
     waiting: dict[uuid.UUID, list[TeacherDashboardAlert]] = {}
     for alert in access.visible_alerts(who).filter(classroom__in=keys).open():
         waiting.setdefault(alert.classroom_id, []).append(alert)
+    profiles = active_profiles(classrooms)
     return [
-        _card(one, waiting.get(one.pk, []), [presence.get(key) for key in enrolled.get(one.pk, [])], now)
+        _card(one, profiles.get(one.pk), waiting.get(one.pk, []), [presence.get(key) for key in enrolled.get(one.pk, [])], now)
         for one in classrooms
     ]
 
 
 def _card(
     classroom: Any,
+    profile: DetectorProfile | None,
     alerts: Sequence[TeacherDashboardAlert],
     presence: Sequence[Presence | None],
     now: dt.datetime,
@@ -291,10 +294,6 @@ def _card(
         active=sum(1 for at in seen if now - at <= SILENT_AFTER),
         has_data=bool(seen),
         last_metric_at=max(seen, default=None),
-        pause=_pause(classroom, now),
+        pause=_pause(classroom, profile, now),
     )
 
-
-def is_teacher_of(classroom_id: uuid.UUID, user_id: int) -> bool:
-    """Whether this person still teaches the class; sockets ask it again from time to time."""
-    return ClassroomTeacher.objects.filter(classroom_id=classroom_id, user_id=user_id).exists()
