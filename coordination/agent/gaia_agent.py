@@ -99,6 +99,7 @@ class Client:
             raise AgentError(USAGE, f"GAIA_URL must be http://… or https://…, not {url!r}")
         self.url = url.rstrip("/")
         self._parts = parts
+        self._host = parts.hostname
         self._key = key
         self._retry_s = retry_s
         self._log = log
@@ -112,8 +113,8 @@ class Client:
         retry_s: float | None = None,
         timeout_s: float = CALL_TIMEOUT_S,
         stop: Callable[[], bool] = lambda: False,
-    ) -> Any:
-        """The answer's JSON; raises AgentError for a refusal, and when the patience is over.
+    ) -> dict[str, Any]:
+        """The answer's JSON object; raises AgentError for a refusal, and when the patience is over.
 
         A write carries one Idempotency-Key through all its repetitions, so it is done once.
         """
@@ -145,16 +146,15 @@ class Client:
 
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str], timeout_s: float
-    ) -> tuple[int, float, Any]:
-        host, port = self._parts.hostname, self._parts.port
+    ) -> tuple[int, float, dict[str, Any]]:
         is_tls = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
-        connection = kind(host, port, timeout=timeout_s)
+        connection = kind(self._host, self._parts.port, timeout=timeout_s)
         try:
             connection.request(method, f"{self._parts.path.rstrip('/')}/api/v1/{path}", data, headers)
             answer = connection.getresponse()
             raw = answer.read()
-            return answer.status, _seconds(answer.getheader("Retry-After")), _json_or_text(raw)
+            return answer.status, _seconds(answer.getheader("Retry-After")), _json_object(raw)
         finally:
             connection.close()
 
@@ -183,8 +183,7 @@ class Patience:
         return pause_s if time.monotonic() + pause_s <= self._until else None
 
 
-def _refusal(status: int, answer: Any) -> AgentError:
-    body = answer if isinstance(answer, dict) else {"detail": str(answer)[:500]}
+def _refusal(status: int, body: dict[str, Any]) -> AgentError:
     slug = str(body.get("type", ""))
     codes = {400: INVALID, 401: DENIED, 403: DENIED, 404: MISSING, 409: REFUSED, 412: STALE, 422: INVALID}
     code = UNREACHED if status in LATER else codes.get(status, INVALID if status < 500 else UNEXPECTED)
@@ -207,11 +206,13 @@ def _seconds(header: str | None) -> float:
         return 0.0
 
 
-def _json_or_text(raw: bytes) -> Any:
+def _json_object(raw: bytes) -> dict[str, Any]:
+    """The object these bytes are; what is none (a proxy's page) becomes the detail of one."""
     try:
-        return json.loads(raw) if raw else {}
+        found = json.loads(raw) if raw else {}
     except ValueError:
-        return raw.decode("utf-8", "replace")
+        found = raw.decode("utf-8", "replace")[:500]
+    return found if isinstance(found, dict) else {"detail": found}
 
 
 def _in_path(name: str) -> str:
@@ -1056,7 +1057,7 @@ class Printer:
         """The result of a command."""
         self._write(sys.stdout, json.dumps(value) if self._as_json else words)
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def tell(self, event: str, **fields: object) -> None:
         """Something `run` did."""
         if self._as_json:
             self._write(sys.stdout, json.dumps({"event": event, **fields}))
@@ -1064,7 +1065,7 @@ class Printer:
             told = " ".join(f"{name}={value}" for name, value in fields.items())
             self._write(sys.stderr, f"gaia-agent: {event} {told}".rstrip())
 
-    def remark(self, event: str, **fields: Any) -> None:
+    def remark(self, event: str, **fields: object) -> None:
         """Something that is not a result, such as a repetition."""
         told = " ".join(f"{name}={value}" for name, value in fields.items())
         self._write(sys.stderr, f"gaia-agent: {event} {told}".rstrip())
@@ -1222,15 +1223,15 @@ def perform_hook(arguments: argparse.Namespace, printer: Printer) -> int:
         sys.stdout.write(json.dumps(hook_settings(f"python3 {Path(__file__).resolve()}"), indent=2) + "\n")
         return DONE
     try:
-        given = _json_or_text(sys.stdin.buffer.read()) if not sys.stdin.isatty() else {}
-        told = given.get("session_id", "") if isinstance(given, dict) else ""
-        name = arguments.name or f"{default_name()}/{str(told)[:8] or 'hook'}"
+        given = {} if sys.stdin.isatty() else _json_object(sys.stdin.buffer.read())
+        told = re.sub(r"[^A-Za-z0-9._-]", "", str(given.get("session_id", "")))[:8]
+        name = arguments.name or f"{default_name()}/{told or 'hook'}"
         retry_s = min(HOOK_RETRY_S, arguments.retry_s)
         client = Client(arguments.url, arguments.key, retry_s=retry_s, log=printer.remark)
         session = Session(client, Memory(state_folder(), client.url, name), name)
         answer = on_hook(session, arguments.event, arguments)
     except AgentError as error:
-        printer.remark("hook_failed", event=arguments.event, reason=str(error))
+        printer.remark("hook_failed", hook=arguments.event, reason=str(error))
         return DONE
     if arguments.json:
         printer.answer(answer, "")
