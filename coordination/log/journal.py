@@ -13,6 +13,7 @@ from the leader takes the log's place in one atomic step.
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import NamedTuple, overload
 
 import google_crc32c
@@ -97,7 +98,7 @@ def segment_name(number: int) -> str:
 class _Segment(NamedTuple):
     number: int
     highest_index: int
-    """No entry in this or an older segment has a greater index."""
+    """No entry in this segment has a greater index."""
 
 
 class Journal(JournalInterface):  # type: ignore[misc]
@@ -270,11 +271,6 @@ class Journal(JournalInterface):  # type: ignore[misc]
         """Term of the last entry."""
         return self._entries[-1][2]
 
-    @property
-    def has_unsynced(self) -> bool:
-        """Whether anything waits for `sync`."""
-        return bool(self._buffer)
-
     def term_at(self, index: int) -> int | None:
         """Term of the entry with this index, or None if it is not here."""
         position = index - self._entries[0][1] if self._entries else -1
@@ -329,7 +325,9 @@ class Journal(JournalInterface):  # type: ignore[misc]
         index = min(index, self.last_index)
         if index > self.first_index:
             del self._entries[: index - self.first_index]
-            self._forget_segments([s.number for s in self._segments[:-1] if s.highest_index < index])
+            # Only from the front: after a cut a younger segment can end lower than an older one.
+            old = takewhile(lambda segment: segment.highest_index < index, self._segments[:-1])
+            self._forget_segments([segment.number for segment in old])
         self.bytes_since_compaction = 0
 
     # ---- records and segments

@@ -369,6 +369,24 @@ def deposed_leader_reads(world: World) -> None:
     world.run(1.0)
 
 
+def replaced_entry(world: World) -> None:
+    """Five members. A payload forwarded to a leader that dies: another leader's entry takes its place in the log."""
+    begin(world)
+    elect(world, "n1")
+    world.cut("n1", "n3", "n4", "n5")
+    forwarded = world.propose("n2")
+    world.run(0.1)
+    world.kill("n1")
+    world.cut("n2", "n3", "n4", "n5")
+    elect(world, "n3")
+    propose(world, "n3", 5)
+    world.until(lambda: len(world.acked) == 5)
+    world.heal("n2", "n3", "n4", "n5")
+    world.run(1.0)
+    assert forwarded in world.not_applied
+    world.restart("n1")
+
+
 DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "compaction_window": (compaction_window, 3),
     "stale_acknowledgement": (stale_acknowledgement, 5),
@@ -381,6 +399,7 @@ DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "leader_counts_itself": (leader_counts_itself, 3),
     "wiped_member_votes": (wiped_member_votes, 3),
     "deposed_leader_reads": (deposed_leader_reads, 3),
+    "replaced_entry": (replaced_entry, 5),
 }
 
 

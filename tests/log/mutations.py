@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coordination.log import identity, journal, wire
-from coordination.log import replica as replica_module
+from coordination.log import identity, journal, reads, wire
 from coordination.log.journal import CHECKED, OVERHEAD_BYTES, PREFIX, Journal, Record
 from coordination.log.outbox import Outbox
 from coordination.log.replica import Replica
@@ -196,8 +195,8 @@ def apply_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def read_without_round(patch: pytest.MonkeyPatch) -> None:
-    make = replica_module._Read
-    patch.setattr(replica_module, "_Read", lambda _, *rest: make(0, *rest))
+    make = reads.Read
+    patch.setattr(reads, "Read", lambda _, *rest: make(0, *rest))
 
 
 def call_discarded_applied(patch: pytest.MonkeyPatch) -> None:

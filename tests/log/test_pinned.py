@@ -12,6 +12,12 @@ COORDINATION = Path(__file__).parents[2] / "coordination"
 SYNCOBJ_SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
 
 
+def our_names() -> set[str]:
+    """Everything the replica defines itself, whatever class of ours it is in."""
+    ours = [of for of in Replica.__mro__ if of.__module__.startswith("coordination.")]
+    return {name for of in ours for name in vars(of)}
+
+
 def test_pysyncobj_is_the_source_our_overrides_were_written_against() -> None:
     found = hashlib.sha256(Path(pysyncobj.syncobj.__file__).read_bytes()).hexdigest()
 
@@ -21,7 +27,7 @@ def test_pysyncobj_is_the_source_our_overrides_were_written_against() -> None:
 
 
 def test_each_override_has_the_method_it_overrides() -> None:
-    overrides = [name for name in vars(Replica) if name.startswith("_SyncObj__")]
+    overrides = [name for name in our_names() if name.startswith("_SyncObj__")]
 
     assert len(overrides) >= 4
     assert not [name for name in overrides if not hasattr(pysyncobj.syncobj.SyncObj, name)]
@@ -41,7 +47,9 @@ def test_nothing_in_coordination_can_unpickle() -> None:
 
 def test_pysyncobj_cannot_reach_its_pickle_from_a_message_or_an_entry() -> None:
     """Its handlers for entries, snapshots and commands are ours; kinds it would unpickle are applied as nothing."""
-    assert {"_SyncObj__doApplyCommand", "_SyncObj__applyLogEntries", "_SyncObj__sendAppendEntries"} <= set(
-        vars(Replica)
-    )
-    assert {"_SyncObj__tryLogCompaction"} <= set(vars(Replica))
+    assert {
+        "_SyncObj__doApplyCommand",
+        "_SyncObj__applyLogEntries",
+        "_SyncObj__sendAppendEntries",
+    } <= our_names()
+    assert {"_SyncObj__tryLogCompaction"} <= our_names()
