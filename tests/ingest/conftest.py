@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 
 @pytest.fixture
-def stored(transactional_db: None) -> Iterator[None]:
+async def stored(transactional_db: None) -> AsyncIterator[None]:
     """A database whose rows are committed, with the days that metrics need."""
+    from asgiref.sync import sync_to_async
     from django.db import connections
 
     from usability.partitions import ensure_partitions
 
-    ensure_partitions(dt.datetime.now(tz=dt.UTC).date())
+    await sync_to_async(ensure_partitions)(dt.datetime.now(tz=dt.UTC).date())
     yield
-    connections.close_all()
+    # The thread in which a test's queries ran keeps its connection otherwise, and the database could not be dropped.
+    await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture
