@@ -134,7 +134,7 @@ class Agent:
     def __init__(self, url: str, folder: Path, *, name: str = "ann", key: str = "secret") -> None:
         self.folder = folder
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("COV")},
+            **os.environ,
             "GAIA_URL": url,
             "GAIA_KEY": key,
             "GAIA_SESSION": name,
