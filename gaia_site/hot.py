@@ -83,7 +83,8 @@ class Route:
     `path` is a template with at most one `{name}`; `policy` the rate limit; `is_open_to_pages`: browsers of
     other origins may call it, and it takes its key as `?key=` as well (sendBeacon cannot set headers).
     `yields_to_django`: a request with an Idempotency-Key, or a browser's login, goes to Django's view of the
-    same address, which keeps answers and checks CSRF.
+    same address, which keeps answers and checks CSRF. `may_wait`: it can take long, and is given up when the
+    client hangs up.
     """
 
     method: str
@@ -93,6 +94,7 @@ class Route:
     policy: str = "hot"
     is_open_to_pages: bool = False
     yields_to_django: bool = True
+    may_wait: bool = False
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -166,7 +168,8 @@ class Hot:
             request = HotRequest(
                 scope["method"], scope["path"].rstrip("/"), query, headers, body, principal, values
             )
-            answer = await _unless_gone(route.handler(request), receive)
+            work = route.handler(request)
+            answer = await (_unless_gone(work, receive) if route.may_wait else work)
         except ClientGone:
             return
         except Exception as error:  # the edge of the request: whatever it is becomes an answer

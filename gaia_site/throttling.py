@@ -1,6 +1,7 @@
 """Rate limits by caller, shared by all web processes through Redis.
 
-A fixed window: one counter a caller, policy and window. Where Redis is absent or does not answer, each
+A fixed window: one counter a caller, policy and window. A process takes its share of a large quota in small
+blocks, so that most requests ask nobody; what is left of a block when its window ends is lost. Where Redis is absent or does not answer, each
 process counts for itself, so that a lost broker loosens the limit and never closes the API.
 """
 
@@ -24,6 +25,8 @@ log = logging.getLogger("gaia.api")
 REDIS_TIMEOUT_S = 0.25
 REDIS_PAUSE_S = 2.0
 LOCAL_SIZE = 50_000
+BLOCKS_A_WINDOW = 10_000
+"""A block is this part of the quota, at least one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,16 @@ class LocalCounters:
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Requests of one counter that this process may still let pass; `count` is the last of them."""
+
+    left: int
+    count: int
+
+
 _local = LocalCounters()
+_blocks: OrderedDict[str, Block] = OrderedDict()
 _redis_rests_until_s = 0.0
 
 
@@ -106,12 +118,15 @@ def take(name: str, subject: str) -> Allowance:
     """Counts one request of `subject` under the policy `name`."""
     rule, now_s = policy(name), time.time()
     counter = _counter(rule, subject, now_s)
+    known = _from_block(counter)
+    if known is not None:
+        return allowance(rule, known, now_s)
     if _has_redis():
         try:
             pipeline = _redis().pipeline(transaction=False)
-            pipeline.incr(counter)
+            pipeline.incrby(counter, _block_size(rule))
             pipeline.expire(counter, rule.window_s + 1)
-            return allowance(rule, pipeline.execute()[0], now_s)
+            return allowance(rule, _open_block(counter, rule, pipeline.execute()[0]), now_s)
         except (redis.RedisError, OSError) as error:
             _rest(error)
     return allowance(rule, _local.add(counter), now_s)
@@ -121,15 +136,41 @@ async def take_async(name: str, subject: str) -> Allowance:
     """:func:`take` for the event loop."""
     rule, now_s = policy(name), time.time()
     counter = _counter(rule, subject, now_s)
+    known = _from_block(counter)
+    if known is not None:
+        return allowance(rule, known, now_s)
     if _has_redis():
         try:
             pipeline = _redis_async().pipeline(transaction=False)
-            pipeline.incr(counter)
+            pipeline.incrby(counter, _block_size(rule))
             pipeline.expire(counter, rule.window_s + 1)
-            return allowance(rule, (await pipeline.execute())[0], now_s)
+            return allowance(rule, _open_block(counter, rule, (await pipeline.execute())[0]), now_s)
         except (redis.RedisError, OSError) as error:
             _rest(error)
     return allowance(rule, _local.add(counter), now_s)
+
+
+def _block_size(rule: Policy) -> int:
+    return max(1, rule.quota // BLOCKS_A_WINDOW)
+
+
+def _from_block(counter: str) -> int | None:
+    """The number of this request where the block at hand covers it."""
+    block = _blocks.get(counter)
+    if block is None or not block.left:
+        return None
+    _blocks[counter] = Block(block.left - 1, block.count)
+    return block.count - block.left + 1
+
+
+def _open_block(counter: str, rule: Policy, count: int) -> int:
+    """Keeps the rest of the block that ends at `count`; the number of the first request in it."""
+    left = _block_size(rule) - 1
+    _blocks[counter] = Block(left, count)
+    _blocks.move_to_end(counter)
+    while len(_blocks) > LOCAL_SIZE:
+        _blocks.popitem(last=False)
+    return count - left
 
 
 def _counter(rule: Policy, subject: str, now_s: float) -> str:

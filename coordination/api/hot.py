@@ -190,7 +190,7 @@ def routes() -> tuple[Route, ...]:
     """What is answered in front of Django."""
     base = "/api/v1"
     return (
-        Route("POST", f"{base}/tasks/claim", claim, AGENTS),
+        Route("POST", f"{base}/tasks/claim", claim, AGENTS, may_wait=True),
         Route("POST", f"{base}/tasks/complete", complete_many, AGENTS),
         Route("POST", f"{base}/heartbeats", heartbeats, AGENTS),
         Route("POST", f"{base}/tasks/{{id}}/complete", complete, AGENTS),

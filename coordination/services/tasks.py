@@ -30,7 +30,7 @@ from coordination.services.submitting import (
     submit,
     submit_one,
 )
-from gaia_site.background import in_database
+from gaia_site.background import Folded
 
 RESULT_BYTES_MAX = 1024 * 1024
 ERROR_MESSAGE_MAX = 4_000
@@ -437,7 +437,8 @@ async def claim_async(  # noqa: PLR0913  as claim
     answer, revision = accepted(outcome, ClaimAnswer)
     if not answer.grants:
         return ClaimedTasks((), answer.reason, revision)
-    return await in_database(_with_payloads, answer, revision)
+    payloads = await _payloads_together([uuid.UUID(grant.task_id) for grant in answer.grants])
+    return _claimed_tasks(answer, payloads, revision)
 
 
 def _claim_command(  # noqa: PLR0913, PLR0917
@@ -459,7 +460,12 @@ def _claim_command(  # noqa: PLR0913, PLR0917
 
 
 def _with_payloads(answer: ClaimAnswer, revision: int) -> ClaimedTasks:
-    payloads = _payloads([uuid.UUID(grant.task_id) for grant in answer.grants])
+    return _claimed_tasks(answer, _payloads([uuid.UUID(grant.task_id) for grant in answer.grants]), revision)
+
+
+def _claimed_tasks(
+    answer: ClaimAnswer, payloads: dict[uuid.UUID, Any] | None, revision: int
+) -> ClaimedTasks:
     claimed = tuple(_claimed(grant, payloads) for grant in answer.grants)
     return ClaimedTasks(claimed, answer.reason, revision)
 
@@ -473,6 +479,14 @@ def _payloads(task_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Any] | None:
     except DatabaseError:
         connection.close()
         return None
+
+
+def _payloads_of_many(claims: list[list[uuid.UUID]]) -> list[dict[uuid.UUID, Any] | None]:
+    """The payloads of several claims by one query; each gets all of them."""
+    return [_payloads([task_id for claim in claims for task_id in claim])] * len(claims)
+
+
+_payloads_together = Folded(_payloads_of_many)
 
 
 def _claimed(grant: Grant, payloads: dict[uuid.UUID, Any] | None) -> ClaimedTask:
@@ -561,7 +575,7 @@ async def complete_many_async(
 ) -> list[TaskChange | CoordinationError]:
     """As `complete_many`, from an event loop."""
     if any(completion.result is not None for completion in completions):
-        await in_database(_store_results, completions)
+        await _results_together(completions)
     outcomes = await async_node_client().submit(_complete_commands(completions, actor, request_id))
     return [_change_or_refusal(outcome) for outcome in outcomes]
 
@@ -610,6 +624,14 @@ def _store_results(completions: Sequence[Completion]) -> None:
     except DatabaseError as error:
         connection.close()
         raise NotAvailable(f"the result cannot be stored: {type(error).__name__}") from error
+
+
+def _store_results_of_many(groups: list[Sequence[Completion]]) -> list[None]:
+    _store_results([completion for group in groups for completion in group])
+    return [None] * len(groups)
+
+
+_results_together = Folded(_store_results_of_many)
 
 
 def fail(  # noqa: PLR0913  the fields of the call

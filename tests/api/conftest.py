@@ -46,7 +46,7 @@ def _fresh_memory_of_keys():
 @pytest.fixture
 def owner(db):
     """A person whom keys act for."""
-    return get_user_model().objects.create_user("rosa", password="a long pass phrase")
+    return get_user_model().objects.create_user("rosa")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ WINDOWS = ["claudesession", "distributedtask", "taskattempt", "distributedlock",
 
 @pytest.fixture
 def operator(client):
-    user = get_user_model().objects.create_superuser("ops", password="a long pass phrase")
+    user = get_user_model().objects.create_superuser("ops")
     client.force_login(user)
     return user
 
