@@ -132,6 +132,7 @@ def _session_ended(state: State, event: e.SessionExpired | e.SessionDeregistered
 def _session_forgotten(state: State, event: e.SessionForgotten) -> None:
     del state.sessions[event.session_id]
     del state.names_index[event.session_name]
+    del state.offline_index[event.session_id]
     state.affinities.pop(event.session_id, None)
 
 

@@ -139,6 +139,7 @@ def _indices(state: State) -> Iterator[str]:
     fresh = state_of(codec.decode_snapshot(codec.encode_snapshot(snapshot_of(state))))
     for name in (
         "names_index",
+        "offline_index",
         "claims_index",
         "undelivered_index",
         "dependents_index",

@@ -204,6 +204,7 @@ class State:
         "claims_index",
         "clock_ms",
         "deadlines",
+        "departures",
         "dependents_index",
         "finals",
         "forgotten_revision",
@@ -245,7 +246,8 @@ class State:
 
     def _reset_indices(self) -> None:
         self.names_index: dict[str, str] = {}
-        self.offline_index: list[tuple[int, str]] = []  # heap of (offline since, session id), with stale ones
+        self.offline_index: dict[str, int] = {}  # session id → offline since
+        self.departures: list[tuple[int, str]] = []  # heap of (offline since, session id), with stale ones
         self.claims_index: dict[str, set[str]] = {}  # session id → task ids
         self.undelivered_index: dict[str, set[str]] = {}  # session id → task ids pushed, not yet noticed
         self.dependents_index: dict[str, set[str]] = {}  # task id → ids of tasks waiting for it
@@ -283,12 +285,11 @@ class State:
 
     def longest_offline(self) -> Session | None:
         """The session that went offline first, by id where several went at once; None if all are online."""
-        while self.offline_index:
-            since, session_id = self.offline_index[0]
-            session = self.sessions.get(session_id)
-            if session is not None and not session.is_online and session.offline_since == since:
-                return session
-            heappop(self.offline_index)
+        while self.departures:
+            since, session_id = self.departures[0]
+            if self.offline_index.get(session_id) == since:
+                return self.sessions[session_id]
+            heappop(self.departures)
         return None
 
     def next_due(self) -> Due | None:
@@ -317,15 +318,13 @@ class State:
         """Enter a session by its status; call it after every change of that."""
         self.names_index[session.session_name] = session.session_id
         if session.is_online:
+            self.offline_index.pop(session.session_id, None)
             self.deadlines.touch(DueKind.SESSION, session.session_id, session.next_due_ms(self.policy))
         else:
-            heappush(self.offline_index, (session.offline_since, session.session_id))
-            if len(self.offline_index) > 2 * len(self.sessions) + 64:
-                self._compact_offline()
-
-    def _compact_offline(self) -> None:
-        offline = [session for session in self.sessions.values() if not session.is_online]
-        self.offline_index = sorted((session.offline_since, session.session_id) for session in offline)
+            self.offline_index[session.session_id] = session.offline_since
+            heappush(self.departures, (session.offline_since, session.session_id))
+            if len(self.departures) > 2 * len(self.offline_index) + 64:
+                self.departures = sorted((since, key) for key, since in self.offline_index.items())
 
     def index_task(self, task: Task) -> None:
         """Enter a task by its status; call it after every change that moves it."""

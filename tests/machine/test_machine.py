@@ -689,3 +689,16 @@ def type_of_final():
     from coordination.machine.state import Final
 
     return Final
+
+
+def test_the_memory_of_departures_is_bounded():
+    wishes = Wishes(max_sessions=2)
+    wishes.register("ben")
+    wishes.ask(commands.SessionDeregister(session_name="ben"))
+    for _ in range(200):
+        wishes.register("ann")
+        wishes.ask(commands.SessionDeregister(session_name="ann"))
+
+    assert len(wishes.machine.state.departures) < 100
+    wishes.register("cay")
+    assert [session.session_name for session in wishes.machine.state.sessions.values()] == ["ann", "cay"]
