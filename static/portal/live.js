@@ -28,6 +28,7 @@ let again = false;
 let held = null;
 let lastAnnounced = 0;
 let touching = false;
+let tapped = null; // the card whose button was pressed last: it alone changes while the list is frozen
 
 // ---- freshness: the age counts up by itself, so a frozen page shows
 
@@ -98,6 +99,8 @@ function apply(html) {
   for (const id of ["tally", "map", "rest", "projected"]) swap(id, fresh);
   if (cursor !== fresh.dataset.cursor) announce(fresh.dataset.announcement);
   cursor = fresh.dataset.cursor;
+  if (tapped !== null) replaceCard(tapped, fresh);
+  tapped = null;
   if (frozen() && changed(fresh) > 0) {
     held = fresh;
     const count = changed(fresh);
@@ -131,6 +134,21 @@ function changed(fresh) {
   return count;
 }
 
+function replaceCard(key, fresh) {
+  const pattern = `#signals [data-card="${CSS.escape(key)}"]`;
+  const mine = root.querySelector(pattern);
+  const theirs = fresh.querySelector(pattern)?.cloneNode(true);
+  if (!mine) return;
+  if (theirs) {
+    const focused = mine.contains(document.activeElement);
+    mine.replaceWith(theirs);
+    window.htmx?.process(theirs);
+    if (focused) theirs.focus();
+  } else {
+    mine.closest("li").remove();
+  }
+}
+
 function release(fresh) {
   held = null;
   pill.hidden = true;
@@ -141,8 +159,8 @@ function release(fresh) {
   mine.replaceWith(theirs);
   window.htmx?.process(theirs);
   if (!card) return;
-  const again = theirs.querySelector(`[data-card="${CSS.escape(card)}"]`);
-  (verb && again?.querySelector(`[data-verb="${verb}"]`) || again)?.focus();
+  const same = theirs.querySelector(`[data-card="${CSS.escape(card)}"]`);
+  (same?.querySelector(`[data-verb="${verb}"]`) ?? same)?.focus();
 }
 
 function announce(sentence) {
@@ -189,9 +207,7 @@ function letGo() {
 
 document.body.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.requestConfig.verb === "get") return;
-  touching = false;
-  const card = event.target.closest?.("[data-card]");
-  if (event.detail.successful && card && !event.target.closest("details")) document.activeElement?.blur();
+  tapped = event.target.closest?.("[data-card]")?.dataset.card ?? null;
   if (timer !== null) { clearTimeout(timer); timer = null; }
   refresh();
 });

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import urllib3
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from running import Up
+from tests.running import Up
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
