@@ -3,7 +3,8 @@
 Its numbers are aggregate quantiles measured on classroom writing sessions and tutor sequences: about one stroke
 a second over a lesson (95th percentile of ten seconds 3.5), 8 / 15 / 26 % corrections (10th, 50th, 90th
 percentile of pupils), a pause over 30 s in nine of ten sessions. The class is a calm one: nine of ten answers are
-right, where tutor sequences have two of three. Some pupils are given struggles, each of one kind and with a known beginning, so that detection can be measured on them.
+right, where tutor sequences have two of three. Some pupils are given struggles, each of one kind and with a
+known beginning, so that detection can be measured on them.
 
 Everything follows from the seed: a pupil's day does not depend on when, or how often, it is asked for.
 Pure: no clock, no I/O; times are unix milliseconds handed in.
@@ -169,17 +170,21 @@ def _lesson(
         skill = SKILLS[(index // ITEMS_A_SKILL + lesson) % len(SKILLS)]
         item = f"{skill}-{index % ITEMS_A_SKILL + 1}"
         where = {"item": item, "skill": skill}
-        if waiting and at_s >= waiting[0].start_s:
-            steps = _STRUGGLES[waiting[0].kind](pupil, at_s, waiting[0].end_s, where, rng)
-            waiting.pop(0)
+        until_s = waiting[0].start_s if waiting else LESSON_S
+        if at_s >= until_s:
+            struggle = waiting.pop(0)
+            steps = _STRUGGLES[struggle.kind](pupil, at_s, struggle.end_s, where, rng)
+            until_s = LESSON_S
         else:
             steps = _item(pupil, at_s, where, rng)
         for happening in steps:
-            if happening.at_s >= LESSON_S:
-                return
+            if happening.at_s >= until_s:
+                at_s = until_s  # a struggle begins in the middle of an item
+                break
             yield happening
             at_s = happening.at_s
-        at_s += rng.uniform(1.0, 5.0)
+        else:
+            at_s += rng.uniform(1.0, 5.0)
         index += 1
 
 

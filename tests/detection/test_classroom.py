@@ -422,7 +422,7 @@ END_MS = START_MS + 12_000_000
 SEEDS = st.integers(0, 10_000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(lessons(), SEEDS)
 def test_rebuilding_gives_the_undisturbed_state_however_the_lesson_was_cut_into_steps(lesson, seed):
     rng = random.Random(seed)
@@ -498,7 +498,7 @@ WITHOUT_SUCCESS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_more_evidence_of_errors_never_lowers_severity(data):
     def played(observations: list[Observation]) -> int:

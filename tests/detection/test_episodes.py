@@ -103,7 +103,27 @@ def test_nothing_is_opened_within_five_minutes_of_a_close_and_what_still_holds_t
     beyond = play(signal(0), signal(50, raised=False), signal(100), until_s=361)
 
     assert [change for _, change, _ in within] == ["opened", "closed"]
-    assert beyond[-1] == (360.0, "opened", "high")
+    assert beyond[-1] == (220.0, "opened", "high")  # after two minutes it is worse than the medium one was
+
+
+def test_what_is_no_worse_waits_for_the_end_of_the_cooldown():
+    weak = {"strength": Strength.WEAK}
+    told = play(
+        signal(0, strength=Strength.STRONG), signal(50, raised=False), signal(100, **weak), until_s=400
+    )
+
+    assert told[-1] == (360.0, "opened", "medium")
+
+
+def test_a_short_mild_episode_does_not_hide_a_worse_one_after_it():
+    told = play(
+        signal(0, strength=Strength.WEAK),
+        signal(50, raised=False),
+        signal(70, strength=Strength.STRONG),
+        until_s=100,
+    )
+
+    assert told == [(25.0, "opened", "low"), (60.0, "closed", "low"), (95.0, "opened", "high")]
 
 
 def test_an_onset_before_the_last_close_belongs_to_the_last_episode():

@@ -2,7 +2,7 @@
 
 A condition must hold for `hold_s` before anything is shown (a request for help is shown at once). An open
 episode closes when none of its conditions has held for `clear_s`; after that the family is silent for
-`cooldown_s`. Severity is family weight x strength x persistence and never falls while the episode is open.
+`cooldown_s`, except for what is worse than the episode was: a short pause must not hide a long one. Severity is family weight x strength x persistence and never falls while the episode is open.
 All times are event times in unix ms.
 """
 
@@ -89,6 +89,7 @@ class FamilyState(msgspec.Struct, frozen=True):
     episode: Episode | None = None
     clear_ms: int = 0  # since when nothing is raised, while an episode is open
     closed_ms: int = 0  # when the last episode closed; the cooldown counts from here
+    closed_severity: Severity = Severity.LOW
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -126,7 +127,7 @@ def hear(
     if active:
         return _raised(state, active, at_ms, policy, subject)
     if state.episode is None:
-        return FamilyState(closed_ms=state.closed_ms), NO_CHANGES
+        return _without_signals(state), NO_CHANGES
     return msgspec.structs.replace(state, active=(), clear_ms=at_ms), NO_CHANGES
 
 
@@ -136,7 +137,7 @@ def due_ms(state: FamilyState, policy: EpisodePolicy, family: SignalFamily) -> i
         return _open_at(state, policy, family) if state.active else None
     if not state.active:
         return state.clear_ms + _clear_ms(policy, family)
-    return _escalates_at(state, state.episode, policy.weights.of(family))
+    return _exceeds_at(state, state.episode.severity, policy.weights.of(family))
 
 
 def on_time(
@@ -158,7 +159,7 @@ def close(
 ) -> tuple[FamilyState, Changes]:
     """The family with nothing raised and no open episode."""
     if state.episode is None:
-        return FamilyState(closed_ms=state.closed_ms), NO_CHANGES
+        return _without_signals(state), NO_CHANGES
     ended_ms = state.clear_ms or at_ms
     closed = msgspec.structs.replace(
         state.episode,
@@ -171,7 +172,8 @@ def close(
         ),
         strip=shown(subject.strip, at_ms),
     )
-    return FamilyState(closed_ms=at_ms), (EpisodeChange("closed", closed),)
+    after = FamilyState(closed_ms=at_ms, closed_severity=closed.severity)
+    return after, (EpisodeChange("closed", closed),)
 
 
 def _raised(
@@ -187,6 +189,10 @@ def _raised(
     if at_ms >= _open_at(state, policy, subject.family):
         return _opened(state, at_ms, policy, subject)
     return state, NO_CHANGES
+
+
+def _without_signals(state: FamilyState) -> FamilyState:
+    return FamilyState(closed_ms=state.closed_ms, closed_severity=state.closed_severity)
 
 
 def _opened(
@@ -260,18 +266,22 @@ def _open_at(state: FamilyState, policy: EpisodePolicy, family: SignalFamily) ->
     if family == SignalFamily.HELP:
         return state.onset_ms
     held_ms = state.onset_ms + policy.hold_s * 1000
-    return max(held_ms, state.closed_ms + policy.cooldown_s * 1000) if state.closed_ms else held_ms
+    if not state.closed_ms:
+        return held_ms
+    cooled_ms = state.closed_ms + policy.cooldown_s * 1000
+    worse_ms = _exceeds_at(state, state.closed_severity, policy.weights.of(family))
+    return max(held_ms, cooled_ms if worse_ms is None else min(cooled_ms, worse_ms))
 
 
 def _clear_ms(policy: EpisodePolicy, family: SignalFamily) -> int:
     return 0 if family == SignalFamily.HELP else policy.clear_s * 1000
 
 
-def _escalates_at(state: FamilyState, episode: Episode, weight: float) -> int | None:
-    """The next persistence step at which severity grows; None: it has grown as far as it can."""
+def _exceeds_at(state: FamilyState, known: Severity, weight: float) -> int | None:
+    """The persistence step at which what is raised is worse than `known`; None: it never gets worse."""
     for step_ms, _ in PERSISTENCE:
         severity = severity_of(state.active, step_ms, weight)
-        if SEVERITY_RANK[severity] > SEVERITY_RANK[episode.severity]:
+        if SEVERITY_RANK[severity] > SEVERITY_RANK[known]:
             return state.onset_ms + step_ms
     return None
 
