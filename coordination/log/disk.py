@@ -16,6 +16,9 @@ RESERVE_BYTES = 1024 * 1024
 """Room is reserved in steps: a sync that need not write the file's new length takes half the time on ext4."""
 
 
+BESIDE = ".new"
+
+
 class DirectoryInUse(RuntimeError):
     """Another process has this data directory open."""
 
@@ -131,6 +134,8 @@ class Folder:
             raise DirectoryInUse(
                 f"{path} is in use by another process: stop it, or give this node a directory of its own"
             ) from error
+        for unfinished in path.glob(f"*{BESIDE}"):
+            unfinished.unlink()  # a crash came before its rename
 
     def names(self) -> list[str]:
         """The files in the directory but for the lock, sorted."""
@@ -162,7 +167,7 @@ class Folder:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write beside, sync, rename, sync the folder: after a crash the old or the new content, never a mixture."""
-        beside = self._path / f"{name}.new"
+        beside = self._path / f"{name}{BESIDE}"
         try:
             with beside.open("wb") as file:
                 file.write(data)

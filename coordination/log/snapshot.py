@@ -99,9 +99,7 @@ class Snapshots:
 
     def positions(self) -> list[tuple[int, int]]:
         """(index, term) of each file, oldest first."""
-        names = [
-            name for name in self._disk.names() if name.startswith("snapshot-") and not name.endswith(".new")
-        ]
+        names = [name for name in self._disk.names() if name.startswith("snapshot-")]
         return sorted(_position(name) for name in names)
 
     def newest(self) -> Snapshot | None:

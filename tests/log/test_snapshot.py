@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordination.log.contract import MemberSettings
+from coordination.log.disk import Folder
 from coordination.log.journal import JournalDamaged
 from coordination.log.replica import Replica
 from coordination.log.snapshot import (
@@ -74,6 +75,16 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before() -> None:
     disk.files[file_name(20, 1)].durable = b"damage"
 
     assert snapshots.newest() == Snapshot(10, 1, b"10")
+
+
+def test_a_snapshot_whose_writing_was_cut_short_is_cleared_away(tmp_path) -> None:
+    (tmp_path / (file_name(30, 1) + ".new")).write_bytes(b"half of it")
+
+    folder = Folder(tmp_path)
+
+    assert Snapshots(folder, CLUSTER, retain=2).newest() is None
+    assert folder.names() == []
+    folder.close()
 
 
 class _Silent:
