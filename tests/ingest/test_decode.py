@@ -206,7 +206,9 @@ def test_null_stands_for_a_field_that_is_left_out() -> None:
 def test_an_app_may_send_types_it_has_registered_and_they_may_be_negative() -> None:
     rules = Rules(own_types=lambda app_name: {"tempo"} if app_name == "maths" else ())
 
-    decoded = judged([good(metric_type="tempo", metric_value=-2), good(app_name="piano", metric_type="tempo")], rules=rules)
+    decoded = judged(
+        [good(metric_type="tempo", metric_value=-2), good(app_name="piano", metric_type="tempo")], rules=rules
+    )
 
     assert (len(decoded.metrics), [r.index for r in decoded.rejected]) == (1, [1])
 
@@ -270,7 +272,12 @@ FIELDS = st.dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
-@given(JSON | FIELDS | st.lists(FIELDS, max_size=4) | st.builds(lambda m: {"metrics": m}, st.lists(FIELDS, max_size=4)))
+@given(
+    JSON
+    | FIELDS
+    | st.lists(FIELDS, max_size=4)
+    | st.builds(lambda m: {"metrics": m}, st.lists(FIELDS, max_size=4))
+)
 def test_any_json_is_judged_or_refused_and_never_breaks_the_door(body: Any) -> None:
     try:
         decoded = judged(json.dumps(body).encode())
@@ -291,7 +298,9 @@ def test_any_bytes_are_judged_or_refused(body: bytes, lines: bool) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(["good", "bad"]), max_size=12))
 def test_the_item_by_item_way_and_the_quick_way_agree(kinds: list[str]) -> None:
-    items = [good(metric_value=n) if kind == "good" else good(metric_value="x") for n, kind in enumerate(kinds)]
+    items = [
+        good(metric_value=n) if kind == "good" else good(metric_value="x") for n, kind in enumerate(kinds)
+    ]
 
     decoded = judged(items)
 

@@ -101,7 +101,9 @@ async def test_two_copies_of_a_batch_in_one_group_are_one(commits: buffer.GroupC
     assert await count() == 4
 
 
-async def test_a_key_with_another_body_is_refused_within_a_group_and_across(commits: buffer.GroupCommit) -> None:
+async def test_a_key_with_another_body_is_refused_within_a_group_and_across(
+    commits: buffer.GroupCommit,
+) -> None:
     same = [batch(1, key="k", body=b"one"), batch(1, key="k", body=b"two")]
 
     answers = await asyncio.gather(*map(commits.store, same), return_exceptions=True)

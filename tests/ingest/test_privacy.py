@@ -29,7 +29,17 @@ DETAILS = ("item", "skill", "element", "sdk", *NUMBERS_AND_FLAGS)
 def texts(seed: int, count: int) -> list[str]:
     """Sentences as a learner might type them; each holds a mark that occurs nowhere else."""
     chance = random.Random(seed)
-    forms = ("my password is {}", "{} hates me", "näive {}", "{}\n", "dear diary,{}", "{}@home!", "\ud800{}", "{}\0", "'{}'")
+    forms = (
+        "my password is {}",
+        "{} hates me",
+        "näive {}",
+        "{}\n",
+        "dear diary,{}",
+        "{}@home!",
+        "\ud800{}",
+        "{}\0",
+        "'{}'",
+    )
     marks = ("".join(chance.choices(string.ascii_lowercase, k=14)) for _ in range(count))
     return [chance.choice(forms).format(mark) for mark in marks]
 
@@ -61,7 +71,9 @@ def stored_bytes() -> bytes:
     """All rows of all tables, as text."""
     parts = []
     with connection.cursor() as cursor:
-        cursor.execute("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace")
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+        )
         for (table,) in cursor.fetchall():
             cursor.execute(f'SELECT t::text FROM "{table}" t')
             parts += [row[0].encode() for row in cursor.fetchall()]
@@ -71,7 +83,10 @@ def stored_bytes() -> bytes:
 def streamed_bytes(url: str) -> bytes:
     client = redis.Redis.from_url(url)
     return b"\n".join(
-        value for partition in range(16) for _, entry in client.xrange(key_of(partition)) for value in entry.values()
+        value
+        for partition in range(16)
+        for _, entry in client.xrange(key_of(partition))
+        for value in entry.values()
     )
 
 
@@ -85,7 +100,10 @@ async def test_random_text_in_any_field_is_found_in_no_stored_byte_and_no_log_li
         for body in everywhere(text):
             with contextlib.suppress(Problem):
                 await ingest.take(request(body))
-        for raw in (text.encode("utf-8", "surrogatepass"), f'[{{"student_id": "{text}"'.encode("utf-8", "replace")):
+        for raw in (
+            text.encode("utf-8", "surrogatepass"),
+            f'[{{"student_id": "{text}"'.encode("utf-8", "replace"),
+        ):
             for content_type in ("application/json", "application/x-ndjson", text):
                 with contextlib.suppress(Problem):
                     await ingest.take(request(raw, content_type=content_type))

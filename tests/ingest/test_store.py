@@ -210,7 +210,9 @@ def room(db: None) -> Classroom:
     return room
 
 
-def event(room: Classroom | None, student_id: str, at: dt.datetime, severity: str = "critical", **more: Any) -> FrustrationEvent:
+def event(
+    room: Classroom | None, student_id: str, at: dt.datetime, severity: str = "critical", **more: Any
+) -> FrustrationEvent:
     return FrustrationEvent.objects.create(
         student_id=student_id,
         classroom=room,
@@ -222,9 +224,16 @@ def event(room: Classroom | None, student_id: str, at: dt.datetime, severity: st
     )
 
 
-def rating(room: Classroom, student_id: str, stars: int, at: dt.datetime, session_id: str = "s") -> SatisfactionRating:
+def rating(
+    room: Classroom, student_id: str, stars: int, at: dt.datetime, session_id: str = "s"
+) -> SatisfactionRating:
     return SatisfactionRating.objects.create(
-        student_id=student_id, classroom=room, app_name="maths", session_id=session_id, rating=stars, created_at=at
+        student_id=student_id,
+        classroom=room,
+        app_name="maths",
+        session_id=session_id,
+        rating=stars,
+        created_at=at,
     )
 
 
@@ -360,7 +369,11 @@ def test_unresolved_events_come_worst_and_oldest_first(room: Classroom) -> None:
 
     found = FrustrationEvent.objects.unresolved()
 
-    assert [(row.student_id, row.severity) for row in found] == [("cleo", "critical"), ("ben", "critical"), ("ada", "low")]
+    assert [(row.student_id, row.severity) for row in found] == [
+        ("cleo", "critical"),
+        ("ben", "critical"),
+        ("ada", "low"),
+    ]
     assert [row.event_type for row in FrustrationEvent.objects.for_student("ada")] == ["accuracy", "typing"]
     assert FrustrationEvent.objects.with_severity("critical").count() == 2
 

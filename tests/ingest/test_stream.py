@@ -67,7 +67,9 @@ async def test_the_stream_and_the_table_tell_the_same(ingest: Ingest, settings: 
     reader = Reader(settings.GAIA.redis_url)
     details = {"item": "i-1", "correct": False, "duration_ms": 1200}
 
-    await sent(ingest, [metric(metric_type="answer", metric_value=0, metadata=details), metric(student_id="ben")])
+    await sent(
+        ingest, [metric(metric_type="answer", metric_value=0, metadata=details), metric(student_id="ben")]
+    )
 
     streamed = await reader.until(2)
     stored = await table_rows("stu-0001", "ben")
@@ -77,7 +79,9 @@ async def test_the_stream_and_the_table_tell_the_same(ingest: Ingest, settings: 
     assert observation_of(by_id(streamed)[0]).correct is False
 
 
-async def test_a_class_shares_a_partition_and_a_stranger_has_one_of_their_own(ingest: Ingest, settings: Any) -> None:
+async def test_a_class_shares_a_partition_and_a_stranger_has_one_of_their_own(
+    ingest: Ingest, settings: Any
+) -> None:
     @sync_to_async
     def enroll() -> Classroom:
         room = Classroom.objects.create(school=School.objects.create(name="North"), name="5a")
@@ -92,9 +96,16 @@ async def test_a_class_shares_a_partition_and_a_stranger_has_one_of_their_own(in
     await sent(ingest, [metric(student_id=student_id) for student_id in ("ada", "ben", "cleo", "stranger")])
 
     rows = {row.student_id: row for row in await reader.until(4)}
-    where = {row.student_id: number for number, entries in reader.entries.items() for entry in entries for row in entry.rows}
+    where = {
+        row.student_id: number
+        for number, entries in reader.entries.items()
+        for entry in entries
+        for row in entry.rows
+    }
     assert {rows[name].classroom for name in ("ada", "ben", "cleo")} == {str(room.pk)}
-    assert {where[name] for name in ("ada", "ben", "cleo")} == {partition_of(classroom_id=str(room.pk), student_id="")}
+    assert {where[name] for name in ("ada", "ben", "cleo")} == {
+        partition_of(classroom_id=str(room.pk), student_id="")
+    }
     assert rows["stranger"].classroom == ""
     assert where["stranger"] == partition_of(classroom_id="", student_id="stranger")
 

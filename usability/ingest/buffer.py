@@ -71,7 +71,7 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HelpCall:
-    """A learner asked for help; the row is made with the metric, and only for a learner there is."""
+    """A learner asked for help; the row is made in the transaction that stores the metric."""
 
     id: bytes
     student_id: str
@@ -378,12 +378,22 @@ class GroupCommit:
         calls = [call for batch in group for call in batch.help_calls]
         if not calls:
             return
+        # The roster is remembered for a while, so a learner's row may have gone meanwhile.
+        await connection.execute(
+            "INSERT INTO usability_student (id, student_id, display_name, first_seen_app, updated_at)"
+            " SELECT c.id, c.student, '', c.app, now() FROM unnest(%s::uuid[], %s::text[], %s::text[])"
+            "   AS c (id, student, app) ORDER BY c.student ON CONFLICT (student_id) DO NOTHING",
+            [
+                [call.id.hex() for call in calls],
+                [call.student_id for call in calls],
+                [call.app_name for call in calls],
+            ],
+        )
         await connection.execute(
             "INSERT INTO usability_helprequest (id, student_id, app_name, classroom_id, requested_at)"
             " SELECT c.id, c.student, c.app, r.id, to_timestamp(c.at_us / 1e6)"
             " FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::uuid[], %s::bigint[])"
             "   AS c (id, student, app, classroom, at_us)"
-            " JOIN usability_student s ON s.student_id = c.student"
             " LEFT JOIN usability_classroom r ON r.id = c.classroom",
             [
                 [call.id.hex() for call in calls],
