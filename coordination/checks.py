@@ -18,7 +18,11 @@ def check_membership(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     members = static_members(environment.cluster_discovery_nodes, environment)
     if len(members) > 1 and len(members) % 2 == 0:
         hint = f"{len(members)} members survive as many failures as {len(members) - 1}."
-        return [Warning("CLUSTER_DISCOVERY_NODES names an even number of members.", hint=hint, id="coordination.W001")]
+        return [
+            Warning(
+                "CLUSTER_DISCOVERY_NODES names an even number of members.", hint=hint, id="coordination.W001"
+            )
+        ]
     return []
 
 

@@ -49,7 +49,9 @@ DependencyPolicy = _choices(kinds.DependencyPolicy)
 AttemptOutcome = models.TextChoices(
     "AttemptOutcome",
     [("RUNNING", ("running", "running"))]
-    + [(kind.name, (kind.value, kind.value.replace("_", " "))) for kind in kinds.AttemptOutcome if kind.value],
+    + [
+        (kind.name, (kind.value, kind.value.replace("_", " "))) for kind in kinds.AttemptOutcome if kind.value
+    ],
     module=__name__,
 )
 
@@ -252,7 +254,9 @@ class ClaudeSessionQuerySet(models.QuerySet["ClaudeSession"]):
 
     def active(self, now: datetime | None = None) -> "ClaudeSessionQuerySet":
         """Those whose lease runs and that are neither failed nor offline."""
-        return self.filter(lease_expires_at__gt=now or timezone.now()).exclude(status__in=("failed", "offline"))
+        return self.filter(lease_expires_at__gt=now or timezone.now()).exclude(
+            status__in=("failed", "offline")
+        )
 
     def healthy(self) -> "ClaudeSessionQuerySet":
         """Those without a missed heartbeat and without a failure since their last success."""
@@ -465,10 +469,9 @@ class DistributedTaskQuerySet(models.QuerySet["DistributedTask"]):
             from_distributedtask_id=OuterRef("pk")
         ).exclude(to_distributedtask__status="completed")
         due = Q(run_after__isnull=True) | Q(run_after__lte=now or timezone.now())
-        return (
-            self.filter(due, ~Exists(waiting), status="pending")
-            .order_by("-priority", "created_at", "id")[:limit]
-        )
+        return self.filter(due, ~Exists(waiting), status="pending").order_by("-priority", "created_at", "id")[
+            :limit
+        ]
 
     def for_lesson(self, lesson_id: uuid.UUID) -> "DistributedTaskQuerySet":
         """Those of one lesson."""
@@ -519,7 +522,9 @@ class DistributedTask(Stamped):
         ClaudeSession, null=True, blank=True, on_delete=models.SET_NULL, related_name="targeted_tasks"
     )
     required_capabilities = models.JSONField(default=list, blank=True)
-    required_tier = models.CharField(max_length=20, choices=Tier.choices, blank=True, default="", db_default="")
+    required_tier = models.CharField(
+        max_length=20, choices=Tier.choices, blank=True, default="", db_default=""
+    )
     depends_on = models.ManyToManyField("self", symmetrical=False, blank=True, related_name="dependants")
     status = models.CharField(
         max_length=20, choices=TaskStatus.choices, default="pending", db_default="pending"
@@ -747,7 +752,9 @@ class SessionAffinityQuerySet(models.QuerySet["SessionAffinity"]):
             self.filter(_window_open_at(now), lesson_id=lesson_id)
             .filter(session__in=ClaudeSession.objects.available(now))
             .annotate(load=load)
-            .order_by("-affinity_score", "load", F("last_used").desc(nulls_last=True), "session__session_name")
+            .order_by(
+                "-affinity_score", "load", F("last_used").desc(nulls_last=True), "session__session_name"
+            )
             .select_related("session")
             .first()
         )

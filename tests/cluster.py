@@ -137,9 +137,7 @@ class NodeProcess:
 class Cluster:
     """Nodes that know one another, in a folder that goes with them."""
 
-    def __init__(
-        self, count: int, *, database_url: str | None, extra: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, count: int, *, database_url: str | None, extra: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gaia-nodes-"))
         ports = free_ports(2 * count)
         seats = [(f"n{n}", ports[2 * n], ports[2 * n + 1]) for n in range(count)]
@@ -149,7 +147,7 @@ class Cluster:
             for node_id, raft, http in seats
         ]
 
-    def _node(  # noqa: PLR0913
+    def _node(
         self,
         node_id: str,
         raft: int,
@@ -180,7 +178,7 @@ class Cluster:
             node_id, f"127.0.0.1:{http}", f"127.0.0.1:{raft}", environment, self.folder / f"{node_id}.log"
         )
 
-    def start(self) -> "Cluster":
+    def start(self) -> Cluster:
         """Start every node and wait until commands are taken."""
         for node in self.nodes:
             node.start()
@@ -276,7 +274,7 @@ def pointed_at(cluster: Cluster) -> Iterator[Cluster]:
 
 def quieten(client: NodeClient) -> None:
     """End everything the machine still holds, so that nothing happens after the test."""
-    from coordination.machine import codec, commands  # noqa: PLC0415
+    from coordination.machine import codec, commands
 
     snapshot = codec.decode_snapshot(client.state())
     ends: list[commands.AnyCommand] = [
@@ -288,7 +286,9 @@ def quieten(client: NodeClient) -> None:
         if session.status != "offline"
     ]
     ends += [
-        commands.LockRelease(lock_key=lock.lock_key, force=True, reason="test over", request_id=os.urandom(16))
+        commands.LockRelease(
+            lock_key=lock.lock_key, force=True, reason="test over", request_id=os.urandom(16)
+        )
         for lock in snapshot.locks
     ]
     with contextlib.suppress(CoordinationError):
@@ -299,14 +299,16 @@ def quieten(client: NodeClient) -> None:
 def empty_tables() -> None:
     """Delete every row of coordination but the watermark."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE coordination_distributedtask SET target_session_id = NULL, claimed_by_id = NULL")
+        cursor.execute(
+            "UPDATE coordination_distributedtask SET target_session_id = NULL, claimed_by_id = NULL"
+        )
         for table in TABLES:
-            cursor.execute(f"DELETE FROM coordination_{table}")  # noqa: S608
+            cursor.execute(f"DELETE FROM coordination_{table}")
 
 
 def projected(client: NodeClient, timeout_s: float = 15.0) -> int:
     """Wait until the rows show everything the node has applied; the watermark."""
-    from coordination.selectors import projected_revision  # noqa: PLC0415
+    from coordination.selectors import projected_revision
 
     revision = client.status()["revision"]
     return eventually(

@@ -146,7 +146,9 @@ class NodeClient:
             if left_s <= 0:
                 break
             try:
-                answer = self._ask_one(url, method, path, body, min(left_s, attempt_s + wait_s), none_at_404)
+                answer = self._ask_one(
+                    url, method, path, body, min(left_s, attempt_s + wait_s), none_at_404=none_at_404
+                )
             except NotAvailable as failure:
                 reasons.append(f"{url}: {failure.detail}")
             except OutcomeUnknown as failure:
@@ -162,7 +164,7 @@ class NodeClient:
         raise failure_kind("; ".join(reasons) or "no answer in time")
 
     def _ask_one(
-        self, url: str, method: str, path: str, body: bytes, timeout_s: float, none_at_404: bool = False
+        self, url: str, method: str, path: str, body: bytes, timeout_s: float, *, none_at_404: bool = False
     ) -> bytes:
         signature = protocol.sign(self._key, method, path, body, time.time_ns() // 1_000_000)
         timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)

@@ -64,9 +64,7 @@ def restore(backup: bytes, data_dir: Path, node_id: str) -> Snapshot:
     cluster_id = hashlib.sha256(b"restored\0" + backup).hexdigest()[: 2 * identity.ID_BYTES]
     disk = Folder(data_dir)
     try:
-        content = snapshot.encode(
-            snapshot.Snapshot(BASE_INDEX, BASE_TERM, state), bytes.fromhex(cluster_id)
-        )
+        content = snapshot.encode(snapshot.Snapshot(BASE_INDEX, BASE_TERM, state), bytes.fromhex(cluster_id))
         snapshot.Snapshots(disk, bytes.fromhex(cluster_id), retain=1).store(BASE_INDEX, BASE_TERM, content)
         journal = Journal(disk)
         journal.reset(BASE_INDEX, BASE_TERM)

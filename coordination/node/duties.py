@@ -146,9 +146,7 @@ class TickDuty:
             return False
         self._ticked_s = measured_s
         meters.TICKS.labels("accepted" if isinstance(outcome, Accepted) else "rejected").inc()
-        return (
-            isinstance(outcome, Accepted) and isinstance(outcome.value, TickAnswer) and outcome.value.more
-        )
+        return isinstance(outcome, Accepted) and isinstance(outcome.value, TickAnswer) and outcome.value.more
 
 
 def _tick_view(state: State) -> tuple[bool, bool]:
@@ -157,7 +155,8 @@ def _tick_view(state: State) -> tuple[bool, bool]:
 
 class FeedDuty:
     """Offers to the machine the pending rows it does not know: after a crash between row and command, where
-    the queue was full, where a dependency was not known yet."""
+    the queue was full, where a dependency was not known yet.
+    """
 
     def __init__(self, status: Status, submit: Submit) -> None:
         self._status = status

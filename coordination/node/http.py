@@ -210,7 +210,7 @@ def _settle(future: "asyncio.Future[int]", outcome: Outcome, value: int) -> None
         future.set_exception(failure)
 
 
-def _packed(message: Any, status: int = 200) -> web.Response:  # noqa: ANN401  anything msgspec encodes
+def _packed(message: Any, status: int = 200) -> web.Response:
     return web.Response(body=protocol.encode(message), status=status, content_type=MSGPACK)
 
 

@@ -36,7 +36,10 @@ def static_members(nodes: Sequence[str], environment: Environment) -> tuple[Peer
     found = []
     for entry in nodes:
         node_id, _, address = entry.rpartition("=")
-        is_self = not node_id and address in (environment.cluster_advertise_addr, environment.cluster_bind_addr)
+        is_self = not node_id and address in (
+            environment.cluster_advertise_addr,
+            environment.cluster_bind_addr,
+        )
         found.append(Peer(node_id or (environment.cluster_node_id if is_self else address), address))
     return tuple(found)
 
@@ -62,7 +65,8 @@ def require_member(members: Sequence[Peer], environment: Environment) -> None:
 
 def _by_dns(names: Sequence[str], node_id: str) -> tuple[Peer, ...]:
     """Members by the SRV records of a name (id = first label of the target) or else by its addresses (id =
-    the address); asked again until this node is among them."""
+    the address); asked again until this node is among them.
+    """
     ends_s = time.monotonic() + DNS_WAIT_S
     while True:
         members = tuple(peer for name in names for peer in resolve(*_split(name)))
@@ -81,7 +85,9 @@ def resolve(name: str, port: int) -> list[Peer]:
     services = _answers(name, "SRV")
     if services:
         targets = {(str(answer.target).rstrip("."), answer.port) for answer in services}
-        return [Peer(target.partition(".")[0], f"{target}:{srv_port}") for target, srv_port in sorted(targets)]
+        return [
+            Peer(target.partition(".")[0], f"{target}:{srv_port}") for target, srv_port in sorted(targets)
+        ]
     four = [(str(answer.address), f"{answer.address}:{port}") for answer in _answers(name, "A")]
     six = [(str(answer.address), f"[{answer.address}]:{port}") for answer in _answers(name, "AAAA")]
     return [Peer(address, at) for address, at in sorted(four + six)]

@@ -9,7 +9,9 @@ COMMIT_SECONDS = Histogram(
     "gaia_node_commit_seconds", "From a command's arrival to its application here", buckets=_FAST_S
 )
 ENTRY_COMMANDS = Histogram(
-    "gaia_node_entry_commands", "Commands in one entry of the log", buckets=(1, 2, 5, 10, 50, 100, 500, 1000, 5000)
+    "gaia_node_entry_commands",
+    "Commands in one entry of the log",
+    buckets=(1, 2, 5, 10, 50, 100, 500, 1000, 5000),
 )
 COMMANDS_WAITING = Gauge("gaia_node_commands_waiting", "Commands not yet answered")
 CLAIMS_WAITING = Gauge("gaia_node_claims_waiting", "Claims that wait for a task")
@@ -20,7 +22,9 @@ RAFT_TERM = Gauge("gaia_raft_term", "The term this node is in")
 RAFT_COMMIT_INDEX = Gauge("gaia_raft_commit_index", "The last committed index of the log")
 RAFT_APPLIED_INDEX = Gauge("gaia_raft_applied_index", "The last index applied here")
 RAFT_IS_LEADER = Gauge("gaia_raft_is_leader", "1 on the leader, 0 elsewhere")
-RAFT_MEMBER_LAG = Gauge("gaia_raft_member_lag", "Entries a member is behind, as the leader sees it", ["member"])
+RAFT_MEMBER_LAG = Gauge(
+    "gaia_raft_member_lag", "Entries a member is behind, as the leader sees it", ["member"]
+)
 
 REVISION = Gauge("gaia_machine_revision", "The machine's revision here")
 SESSIONS_ONLINE = Gauge("gaia_machine_sessions_online", "Sessions with a live lease")
@@ -34,7 +38,11 @@ TASKS_PUSHED = Counter("gaia_duty_tasks_pushed_total", "Tasks assigned by the sc
 PROJECTION_REVISION = Gauge("gaia_projection_revision", "The last revision this node saw projected")
 PROJECTION_LAG = Gauge("gaia_projection_lag_revisions", "Revisions applied here and not yet projected")
 PROJECTION_BACKLOG = Gauge("gaia_projection_backlog_events", "Events kept for the projection")
-PROJECTION_SECONDS = Histogram("gaia_projection_seconds", "One transaction of the projection", buckets=_FAST_S)
+PROJECTION_SECONDS = Histogram(
+    "gaia_projection_seconds", "One transaction of the projection", buckets=_FAST_S
+)
 PROJECTED_EVENTS = Counter("gaia_projection_events_total", "Events written to PostgreSQL")
-RECONCILIATIONS = Counter("gaia_projection_reconciliations_total", "Times the rows were rewritten from the state")
+RECONCILIATIONS = Counter(
+    "gaia_projection_reconciliations_total", "Times the rows were rewritten from the state"
+)
 PROJECTION_FAILURES = Counter("gaia_projection_failures_total", "Transactions of the projection that failed")

@@ -13,7 +13,6 @@ from coordination.machine.machine import Applied, Machine
 from coordination.machine.policy import Policy
 from coordination.machine.state import State
 
-
 Answer = TypeVar("Answer")
 
 

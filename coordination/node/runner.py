@@ -199,7 +199,9 @@ class Node:
             self._start("project", projection.step, lambda: backlog.wait(0.25))
 
     def _start(self, name: str, step: Callable[[], bool], pause: Callable[[], object]) -> None:
-        thread = threading.Thread(target=self._repeat, args=(name, step, pause), name=f"duty-{name}", daemon=True)
+        thread = threading.Thread(
+            target=self._repeat, args=(name, step, pause), name=f"duty-{name}", daemon=True
+        )
         self._threads.append(thread)
         thread.start()
 
@@ -213,7 +215,9 @@ class Node:
                         pause()
                     back_off_s = 0.05
                 except (CoordinationError, DatabaseError) as passing:
-                    log.warning("duty_waits", extra={"duty": name, "reason": f"{type(passing).__name__}: {passing}"})
+                    log.warning(
+                        "duty_waits", extra={"duty": name, "reason": f"{type(passing).__name__}: {passing}"}
+                    )
                     self._stopping.wait(back_off_s)
                     back_off_s = min(BACK_OFF_MAX_S, back_off_s * 2)
         except BaseException as failure:  # noqa: BLE001  the edge of a loop: it is logged and the node ends

@@ -123,13 +123,13 @@ def _asked_again(claim: _WaitingClaim) -> TaskClaim:
     if not claim.command.request_id:
         return claim.command
     seed = claim.command.request_id + claim.asked.to_bytes(4, "big")
-    return msgspec.structs.replace(
-        claim.command, request_id=hashlib.blake2b(seed, digest_size=16).digest()
-    )
+    return msgspec.structs.replace(claim.command, request_id=hashlib.blake2b(seed, digest_size=16).digest())
 
 
 def _is_worth_waiting(outcome: Accepted | Rejected) -> bool:
-    return isinstance(outcome, Accepted) and isinstance(outcome.value, ClaimAnswer) and not outcome.value.grants
+    return (
+        isinstance(outcome, Accepted) and isinstance(outcome.value, ClaimAnswer) and not outcome.value.grants
+    )
 
 
 def made_claimable(event: AnyEvent) -> int:

@@ -49,20 +49,24 @@ class Changes:
         self.affinities: dict[tuple[str, str], Patch | None] = {}
         self.history: list[Patch] = []
 
-    def session(self, session_name: str, **columns: Any) -> None:  # noqa: ANN401  values of columns
+    def session(self, session_name: str, **columns: Any) -> None:
+        """Set columns of a session."""
         self.sessions.setdefault(session_name, {"session_name": session_name}).update(columns)
 
-    def task(self, task_id: str, **columns: Any) -> None:  # noqa: ANN401
+    def task(self, task_id: str, **columns: Any) -> None:
+        """Set columns of a task."""
         if is_uuid(task_id):
             self.tasks.setdefault(task_id, {"id": task_id}).update(columns)
 
-    def attempt_began(self, task_id: str, token: int, **columns: Any) -> None:  # noqa: ANN401
+    def attempt_began(self, task_id: str, token: int, **columns: Any) -> None:
+        """A claim was granted."""
         if is_uuid(task_id):
             attempt_id = str(uuid.uuid5(_ATTEMPT_IDS, f"{task_id} {token}"))
             began = {"id": attempt_id, "task_id": task_id, "claim_token": token, "outcome": "running"}
             self.attempts[task_id, token] = began | {"error": "", "ended_at": None} | columns
 
-    def attempt_ended(self, task_id: str, token: int, **columns: Any) -> None:  # noqa: ANN401
+    def attempt_ended(self, task_id: str, token: int, **columns: Any) -> None:
+        """A claim is over, whether it was granted in this batch or before."""
         if not token or not is_uuid(task_id):
             return
         begun = self.attempts.get((task_id, token))
@@ -129,14 +133,14 @@ def average_s(busy_ms: int, completed: int) -> float | None:
 
 
 def _user(value: str) -> int | None:
-    return int(value) if value.isdecimal() and len(value) < 18 else None  # noqa: PLR2004  below 2**63
+    return int(value) if value.isdecimal() and len(value) < 18 else None
 
 
 def _count(value: int) -> int:
     return max(0, min(value, _INT_MAX))
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401  whatever an event holds
+def plain(value: Any) -> Any:
     """A value of an event as plain JSON types; structs become objects with their fields' names."""
     if isinstance(value, msgspec.Struct):
         return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
@@ -179,7 +183,7 @@ def _wall(recorded: Recorded, logical_ms: int) -> int:
     return recorded.stamp_ms + logical_ms - recorded.clock_ms
 
 
-def _nothing(changes: Changes, event: Any, recorded: Recorded) -> None:  # noqa: ANN401
+def _nothing(changes: Changes, event: Any, recorded: Recorded) -> None:
     """For events that rows do not show."""
 
 

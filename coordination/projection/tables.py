@@ -38,11 +38,11 @@ def _json(name: str) -> Column:
 
 
 def _session(name: str) -> Column:
-    return Column("text", f"(SELECT s.id FROM coordination_claudesession s WHERE s.session_name = v.{name})")
+    return Column("text", f"(SELECT s.id FROM coordination_claudesession s WHERE s.session_name = v.{name})")  # noqa: S608
 
 
 def _lesson(name: str) -> Column:
-    return Column("uuid", f"(SELECT l.id FROM coordination_lesson l WHERE l.id = v.{name})")
+    return Column("uuid", f"(SELECT l.id FROM coordination_lesson l WHERE l.id = v.{name})")  # noqa: S608
 
 
 def _user(name: str) -> Column:

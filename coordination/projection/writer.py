@@ -94,7 +94,9 @@ def _require_next(new: Sequence[Recorded], watermark: Watermark, author: Author)
         last = recorded.revision
 
 
-def _move(cursor: CursorWrapper, revision: int, clock_ms: int, author: Author, *, reconciled: int = 0) -> None:
+def _move(
+    cursor: CursorWrapper, revision: int, clock_ms: int, author: Author, *, reconciled: int = 0
+) -> None:
     cursor.execute(
         "UPDATE coordination_projectionstate SET revision = %s, clock_ms = %s, term = %s, node_id = %s,"
         " cluster_id = %s, reconciled_count = reconciled_count + %s, updated_at = now() WHERE id = 1",
@@ -319,7 +321,11 @@ def _settle_finals(cursor: CursorWrapper, state: State) -> None:
     )
     _take_results(
         cursor,
-        [final.task_id for final in state.finals.values() if final.status == "completed" and is_uuid(final.task_id)],
+        [
+            final.task_id
+            for final in state.finals.values()
+            if final.status == "completed" and is_uuid(final.task_id)
+        ],
     )
 
 
@@ -340,16 +346,17 @@ def _settle_unknown_tasks(
     )
     if may_run_again:
         cursor.execute(
-            "UPDATE coordination_distributedtask SET status = 'pending', claimed_by_id = NULL, claimed_at = NULL,"
+            "UPDATE coordination_distributedtask SET status = 'pending', claimed_by_id = NULL, claimed_at = NULL,"  # noqa: S608
             " claim_expires_at = NULL, progress = 0, progress_note = '', enqueued_revision = NULL,"
             " updated_at = now()" + condition,
             [known],
         )
         return
     cursor.execute(
-        "UPDATE coordination_distributedtask SET status = 'failed', claimed_by_id = NULL, claimed_at = NULL,"
+        "UPDATE coordination_distributedtask SET status = 'failed', claimed_by_id = NULL, claimed_at = NULL,"  # noqa: S608
         " claim_expires_at = NULL, run_after = NULL, completed_at = to_timestamp(%s / 1000.0), updated_at = now(),"
-        " error_message = 'ended while the projection was away longer than the cluster remembers'" + condition,
+        " error_message = 'ended while the projection was away longer than the cluster remembers'"
+        + condition,
         [state.stamp_ms, known],
     )
 

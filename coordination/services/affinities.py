@@ -10,7 +10,7 @@ from coordination.models import SessionAffinity, new_id
 from coordination.services.submitting import id_or_fresh, submit_one, unix_ms
 
 
-def set_affinity(  # noqa: PLR0913  the fields of the call
+def set_affinity(
     session_name: str,
     lesson_id: uuid.UUID,
     affinity_score: float = 1.0,
@@ -41,7 +41,7 @@ def set_affinity(  # noqa: PLR0913  the fields of the call
     return affinity_id, revision
 
 
-def update_affinity(  # noqa: PLR0913  the fields of the call
+def update_affinity(
     affinity_id: uuid.UUID,
     *,
     actor: str,

@@ -61,7 +61,9 @@ def cluster_status() -> ClusterStatus:
         revision=best["revision"],
         projected_index=projected,
         members=members,
-        healthy=bool(best["leader"]) and _majority_is_heard(members) and best["revision"] - projected < LAG_MAX,
+        healthy=bool(best["leader"])
+        and _majority_is_heard(members)
+        and best["revision"] - projected < LAG_MAX,
         cluster_id=best["cluster_id"],
         snapshot_index=best["snapshot_index"],
     )

@@ -24,7 +24,7 @@ def create_project(name: str) -> Project:
     return Project.objects.get_or_create(name=name)[0]
 
 
-def create_lesson(  # noqa: PLR0913  the fields of the call
+def create_lesson(
     title: str,
     *,
     project: str | uuid.UUID | None = None,
@@ -43,7 +43,7 @@ def create_lesson(  # noqa: PLR0913  the fields of the call
     )
 
 
-def update_lesson(lesson_id: uuid.UUID, **changes: Any) -> Lesson:  # noqa: ANN401  values of CHANGEABLE
+def update_lesson(lesson_id: uuid.UUID, **changes: Any) -> Lesson:
     """Change the named fields; counters and status are nobody's to write. Raises NotFound, InvalidError."""
     for name in changes:
         if name not in CHANGEABLE:
@@ -72,9 +72,7 @@ def archive_lesson(
 def delete_lesson(lesson_id: uuid.UUID, *, actor: str, request_id: bytes = b"") -> int:
     """Delete a lesson; its tasks stay, without lesson. The revision. Raises NotFound."""
     lesson = _row_of(lesson_id)
-    command = commands.LessonDelete(
-        request_id=id_or_fresh(request_id), actor=actor, lesson_id=str(lesson_id)
-    )
+    command = commands.LessonDelete(request_id=id_or_fresh(request_id), actor=actor, lesson_id=str(lesson_id))
     _, revision = submit_one(command, Done)
     lesson.delete()
     return revision
@@ -110,5 +108,3 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         metadata_text(values["metadata"])
         values = values | {"metadata": dict(values["metadata"])}
     return values
-
-

@@ -23,7 +23,7 @@ class HeldLock:
     revision: int
 
 
-def acquire_lock(  # noqa: PLR0913  the fields of the call
+def acquire_lock(
     lock_key: str,
     owner_id: str,
     *,

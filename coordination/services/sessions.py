@@ -122,7 +122,8 @@ def register_sessions(
     """Register a batch: a grant or the refusal for each, in order."""
     known, request = _known_ids(sessions), id_or_fresh(request_id)
     wishes = [
-        _register_command(session, known, actor, sub_id(request, part)) for part, session in enumerate(sessions)
+        _register_command(session, known, actor, sub_id(request, part))
+        for part, session in enumerate(sessions)
     ]
     return [_grant_or_refusal(outcome) for outcome in submit(wishes)]
 
@@ -154,7 +155,7 @@ def _register_command(
     )
 
 
-def _kind(kinds: type, value: str, field_name: str) -> Any:  # noqa: ANN401  a member of `kinds`
+def _kind(kinds: type, value: str, field_name: str) -> Any:
     try:
         return kinds(value)
     except ValueError as error:
@@ -162,6 +163,7 @@ def _kind(kinds: type, value: str, field_name: str) -> Any:  # noqa: ANN401  a m
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """Metadata as the log carries it. Raises InvalidError."""
     try:
         text = as_json_text(dict(metadata))
     except ValueError as error:
@@ -263,7 +265,7 @@ def _directive(directive: Directive) -> dict[str, Any]:
     return told
 
 
-def update_session(  # noqa: PLR0913  one keyword a field that may be changed
+def update_session(
     session_name: str,
     *,
     actor: str,
@@ -290,7 +292,9 @@ def update_session(  # noqa: PLR0913  one keyword a field that may be changed
     return _grant(submit([command])[0])
 
 
-def set_session_health(session_name: str, health: str, *, actor: str, request_id: bytes = b"") -> SessionGrant:
+def set_session_health(
+    session_name: str, health: str, *, actor: str, request_id: bytes = b""
+) -> SessionGrant:
     """Set a session's health by hand; healthy sets its failures in a row to 0."""
     command = commands.SessionUpdate(
         request_id=id_or_fresh(request_id),
@@ -369,5 +373,3 @@ def deregister_session(
     )
     answer, revision = submit_one(command, ReleaseAnswer)
     return Released(session_name, answer.requeued, answer.failed, revision)
-
-

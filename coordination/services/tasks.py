@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
 from django.db import Error as DatabaseError
+from django.db import connection, transaction
 
 from coordination.errors import CoordinationError, InvalidError, NotAvailable, NotFound, RejectedError
 from coordination.log.client import async_node_client, node_client
@@ -148,14 +148,12 @@ def enqueue_many(
     rows = dict(zip(good, stored, strict=True))
     places = [place for place, (row, _) in rows.items() if not isinstance(row, RejectedError)]
     revisions = _offered([rows[place][0] for place in places], actor, id_or_fresh(request_id))
-    for place, (row, is_new) in rows.items():
+    for place, (row, _) in rows.items():
         if isinstance(row, RejectedError):
             answers[place] = row
     for place, offered in zip(places, revisions, strict=True):
         row, is_new = rows[place]
-        answers[place] = (
-            offered if isinstance(offered, RejectedError) else Enqueued(row, is_new, offered)
-        )
+        answers[place] = offered if isinstance(offered, RejectedError) else Enqueued(row, is_new, offered)
     assert None not in answers
     return [answer for answer in answers if answer is not None]
 
@@ -169,7 +167,9 @@ def _checked(tasks: Sequence[NewTask]) -> list[DistributedTask | CoordinationErr
     )
     sessions = _session_ids({task.target_session for task in tasks if task.target_session})
     wanted = {dependency for task in tasks for dependency in task.depends_on}
-    known = set(DistributedTask.objects.filter(pk__in=wanted).values_list("pk", flat=True)) if wanted else set()
+    known = (
+        set(DistributedTask.objects.filter(pk__in=wanted).values_list("pk", flat=True)) if wanted else set()
+    )
     rows: list[DistributedTask | CoordinationError] = []
     for task in tasks:
         try:
@@ -205,9 +205,9 @@ def _check_references(
 
 
 def _row(task: NewTask, sessions: Mapping[str, uuid.UUID]) -> DistributedTask:
-    if not 1 <= len(task.idempotency_key) <= 255:  # noqa: PLR2004
+    if not 1 <= len(task.idempotency_key) <= 255:
         raise InvalidError("idempotency_key", "must be 1 to 255 characters")
-    if not 1 <= len(task.task_type) <= 100:  # noqa: PLR2004
+    if not 1 <= len(task.task_type) <= 100:
         raise InvalidError("task_type", "must be 1 to 100 characters")
     if task.required_tier and task.required_tier not in list(Tier):
         raise InvalidError("required_tier", f"must be one of {', '.join(Tier)}")
@@ -274,7 +274,8 @@ def _stored(
         )
     }
     _store_dependencies(
-        (row, tasks[place]) for row, place in zip(rows, places, strict=True)
+        (row, tasks[place])
+        for row, place in zip(rows, places, strict=True)
         if existing[row.idempotency_key].pk == row.pk
     )
     answers: list[tuple[Any, bool]] = []
@@ -322,7 +323,7 @@ def _offered(rows: Sequence[DistributedTask], actor: str, request: bytes) -> lis
     return [found.get(row.pk, row.enqueued_revision or 0) for row in rows]
 
 
-def update_task(  # noqa: PLR0913  one keyword a field that may be changed
+def update_task(
     task_id: uuid.UUID,
     *,
     actor: str,
@@ -402,7 +403,7 @@ def _row_of(task_id: uuid.UUID) -> DistributedTask:
 # Out of the queue
 
 
-def claim(  # noqa: PLR0913  the fields of the call
+def claim(
     session_name: str,
     lease_token: int,
     *,
@@ -421,7 +422,7 @@ def claim(  # noqa: PLR0913  the fields of the call
     return _with_payloads(answer, revision)
 
 
-async def claim_async(  # noqa: PLR0913  as claim
+async def claim_async(
     session_name: str,
     lease_token: int,
     *,
@@ -441,7 +442,7 @@ async def claim_async(  # noqa: PLR0913  as claim
     return _claimed_tasks(answer, payloads, revision)
 
 
-def _claim_command(  # noqa: PLR0913, PLR0917
+def _claim_command(
     session_name: str,
     lease_token: int,
     max_tasks: int,
@@ -463,9 +464,7 @@ def _with_payloads(answer: ClaimAnswer, revision: int) -> ClaimedTasks:
     return _claimed_tasks(answer, _payloads([uuid.UUID(grant.task_id) for grant in answer.grants]), revision)
 
 
-def _claimed_tasks(
-    answer: ClaimAnswer, payloads: dict[uuid.UUID, Any] | None, revision: int
-) -> ClaimedTasks:
+def _claimed_tasks(answer: ClaimAnswer, payloads: dict[uuid.UUID, Any] | None, revision: int) -> ClaimedTasks:
     claimed = tuple(_claimed(grant, payloads) for grant in answer.grants)
     return ClaimedTasks(claimed, answer.reason, revision)
 
@@ -506,14 +505,14 @@ def _claimed(grant: Grant, payloads: dict[uuid.UUID, Any] | None) -> ClaimedTask
 
 
 def start(task_id: uuid.UUID, claim_token: int, *, actor: str, request_id: bytes = b"") -> TaskChange:
-    """assigned → in_progress. Raises RejectedError `stale-token`."""
+    """Assigned → in_progress. Raises RejectedError `stale-token`."""
     command = commands.TaskStart(
         request_id=id_or_fresh(request_id), actor=actor, task_id=str(task_id), claim_token=claim_token
     )
     return _change(submit([command])[0])
 
 
-def renew(  # noqa: PLR0913  the fields of the call
+def renew(
     task_id: uuid.UUID,
     claim_token: int,
     *,
@@ -535,15 +534,18 @@ def renew(  # noqa: PLR0913  the fields of the call
 
 
 def complete(
-    task_id: uuid.UUID, claim_token: int, result: Any = None, *, actor: str, request_id: bytes = b""  # noqa: ANN401
+    task_id: uuid.UUID,
+    claim_token: int,
+    result: Any = None,
+    *,
+    actor: str,
+    request_id: bytes = b"",
 ) -> TaskChange:
     """Hand in the result of a claimed task. The same again is answered as the first time.
 
     Raises RejectedError `stale-token` where the claim is not the current one: nothing changes.
     """
-    (answer,) = complete_many(
-        [Completion(task_id, claim_token, result)], actor=actor, request_id=request_id
-    )
+    (answer,) = complete_many([Completion(task_id, claim_token, result)], actor=actor, request_id=request_id)
     if isinstance(answer, CoordinationError):
         raise answer
     return answer
@@ -559,7 +561,12 @@ def complete_many(
 
 
 async def complete_async(
-    task_id: uuid.UUID, claim_token: int, result: Any = None, *, actor: str, request_id: bytes = b""  # noqa: ANN401
+    task_id: uuid.UUID,
+    claim_token: int,
+    result: Any = None,
+    *,
+    actor: str,
+    request_id: bytes = b"",
 ) -> TaskChange:
     """As `complete`, from an event loop."""
     (answer,) = await complete_many_async(
@@ -634,7 +641,7 @@ def _store_results_of_many(groups: list[Sequence[Completion]]) -> list[None]:
 _results_together = Folded(_store_results_of_many)
 
 
-def fail(  # noqa: PLR0913  the fields of the call
+def fail(
     task_id: uuid.UUID,
     claim_token: int,
     error_message: str,

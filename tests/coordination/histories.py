@@ -222,7 +222,11 @@ def _affinity(history: History, a: int, b: int) -> None:
 
 def _lesson(history: History, a: int, b: int) -> None:
     lesson_id = LESSONS[a % 3]
-    history.wish(LessonDelete(lesson_id=lesson_id) if b == 4 else LessonArchive(lesson_id=lesson_id, archived=b % 2 == 1))
+    history.wish(
+        LessonDelete(lesson_id=lesson_id)
+        if b == 4
+        else LessonArchive(lesson_id=lesson_id, archived=b % 2 == 1)
+    )
 
 
 def _time(history: History, a: int, b: int) -> None:

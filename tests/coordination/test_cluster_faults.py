@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     """A PostgreSQL that a test may stop, with the tables in it."""
-    folder = Path(tempfile.mkdtemp(prefix="gaia-f-", dir="/tmp"))  # noqa: S108  a socket's path must be short
+    folder = Path(tempfile.mkdtemp(prefix="gaia-f-", dir="/tmp"))
     folder.chmod(0o711)
     found = servers_in(folder, overrides={"max_connections": "60"})
     found.start()
@@ -233,7 +233,9 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_leaders_die_or_hang(server
     assert len(states) == 1
 
 
-GAPS = "SELECT data FROM coordination_coordinationevent WHERE kind = 'projection_reconciled' ORDER BY raft_index"
+GAPS = (
+    "SELECT data FROM coordination_coordinationevent WHERE kind = 'projection_reconciled' ORDER BY raft_index"
+)
 
 
 def same_states(cluster: Cluster) -> set[bytes] | None:

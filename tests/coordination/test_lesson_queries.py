@@ -208,7 +208,11 @@ def test_ties_go_to_the_least_loaded_then_the_last_used_then_the_first_by_name()
 
 @pytest.mark.parametrize(
     "values",
-    [{"affinity_score": 1.1}, {"affinity_score": -0.1}, {"time_window_start": minutes(1), "time_window_end": NOW}],
+    [
+        {"affinity_score": 1.1},
+        {"affinity_score": -0.1},
+        {"time_window_start": minutes(1), "time_window_end": NOW},
+    ],
     ids=str,
 )
 def test_the_database_refuses_an_impossible_affinity(values):

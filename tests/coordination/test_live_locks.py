@@ -8,7 +8,14 @@ import pytest
 
 from coordination import selectors, services
 from coordination.errors import InvalidError, NotFound, RejectedError
-from coordination.models import CoordinationEvent, DistributedLock, Lesson, LockToken, Project, SessionAffinity
+from coordination.models import (
+    CoordinationEvent,
+    DistributedLock,
+    Lesson,
+    LockToken,
+    Project,
+    SessionAffinity,
+)
 from tests.cluster import eventually
 from tests.coordination.fleet import ACTOR, claimed, enqueued, fresh, registered, session_row, task_row
 
@@ -33,9 +40,7 @@ def test_acquire_takes_renews_or_is_refused():
     assert isinstance(refused.value.data["expires_at"], datetime)
 
 
-@pytest.mark.parametrize(
-    "values", [{"ttl_s": 0}, {"ttl_s": -1}, {"owner_id": ""}, {"lock_key": ""}], ids=str
-)
+@pytest.mark.parametrize("values", [{"ttl_s": 0}, {"ttl_s": -1}, {"owner_id": ""}, {"lock_key": ""}], ids=str)
 def test_an_impossible_lock_is_refused(values):
     wish = {"lock_key": fresh("lock"), "owner_id": "a", "ttl_s": 60} | values
 

@@ -92,7 +92,11 @@ def test_a_session_belongs_to_its_user():
 
 @pytest.mark.parametrize(
     ("values", "field"),
-    [({"tier": "boss"}, "tier"), ({"provider": "abacus"}, "provider"), ({"metadata": {"a": "\0"}}, "metadata")],
+    [
+        ({"tier": "boss"}, "tier"),
+        ({"provider": "abacus"}, "provider"),
+        ({"metadata": {"a": "\0"}}, "metadata"),
+    ],
 )
 def test_what_cannot_be_registered_is_named(values, field):
     with pytest.raises(InvalidError) as wrong:
@@ -165,9 +169,7 @@ def test_a_heartbeat_renews_the_lease_and_leaves_the_status_alone():
     grant = registered()
     services.pause_session(grant.session_name, actor=ACTOR)
 
-    beat = services.record_heartbeat(
-        Heartbeat(grant.session_name, grant.lease_token, load=0.5), actor=ACTOR
-    )
+    beat = services.record_heartbeat(Heartbeat(grant.session_name, grant.lease_token, load=0.5), actor=ACTOR)
 
     row = session_row(grant.session_name, beat.revision)
     assert (row.status, row.load, row.health_status) == ("paused", 0.5, "healthy")
@@ -184,7 +186,9 @@ def test_progress_in_a_heartbeat_renews_the_claim():
     before = task_row(task.id, grant.revision)
 
     beat = services.record_heartbeat(
-        Heartbeat(grant.session_name, grant.lease_token, progress=(Progress(task.id, task.claim_token, 40, "half"),)),
+        Heartbeat(
+            grant.session_name, grant.lease_token, progress=(Progress(task.id, task.claim_token, 40, "half"),)
+        ),
         actor=ACTOR,
     )
 

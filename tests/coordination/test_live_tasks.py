@@ -277,11 +277,13 @@ def test_a_result_under_a_stale_token_never_becomes_the_tasks():
     other = registered()
     eventually(
         lambda: (
-            found := services.claim(
-                other.session_name, other.lease_token, actor=ACTOR, task_types=(row.task_type,)
-            ).tasks
-        )
-        and found,
+            (
+                found := services.claim(
+                    other.session_name, other.lease_token, actor=ACTOR, task_types=(row.task_type,)
+                ).tasks
+            )
+            and found
+        ),
         what="the retry",
     )
     token = DistributedTask.objects.get(pk=late.id)

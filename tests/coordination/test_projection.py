@@ -65,22 +65,48 @@ def shown(state: State) -> dict[str, Any]:
     return {
         "sessions": list(
             sessions.order_by("session_name").values(
-                "session_name", "tier", "provider", "status", "health_status", "lesson_id", "time_windows",
-                "time_window_start", "time_window_end", "last_heartbeat", "consecutive_failures", "load",
-                "max_concurrent_tasks", "current_task_count", "capabilities", "metadata", "accepts_push",
-                "lease_token", "lease_expires_at", "tasks_completed", "tasks_failed", "avg_task_s",
+                "session_name",
+                "tier",
+                "provider",
+                "status",
+                "health_status",
+                "lesson_id",
+                "time_windows",
+                "time_window_start",
+                "time_window_end",
+                "last_heartbeat",
+                "consecutive_failures",
+                "load",
+                "max_concurrent_tasks",
+                "current_task_count",
+                "capabilities",
+                "metadata",
+                "accepts_push",
+                "lease_token",
+                "lease_expires_at",
+                "tasks_completed",
+                "tasks_failed",
+                "avg_task_s",
             )
         ),
         "tasks": list(
             tasks.order_by("id").values(
-                "id", "status", "priority", "claimed_by__session_name", "claimed_at", "claim_expires_at",
-                "run_after", "retry_count", "max_retries", "progress", "progress_note", "error_message",
+                "id",
+                "status",
+                "priority",
+                "claimed_by__session_name",
+                "claimed_at",
+                "claim_expires_at",
+                "run_after",
+                "retry_count",
+                "max_retries",
+                "progress",
+                "progress_note",
+                "error_message",
                 "completed_at",
             )
         ),
-        "tokens": list(
-            tasks.exclude(status="pending").order_by("id").values_list("id", "claim_token")
-        ),
+        "tokens": list(tasks.exclude(status="pending").order_by("id").values_list("id", "claim_token")),
         "finals": list(
             DistributedTask.objects.filter(pk__in=list(state.finals))
             .order_by("id")
@@ -100,7 +126,9 @@ def shown(state: State) -> dict[str, Any]:
         "affinities": list(
             SessionAffinity.objects.filter(session__session_name__in=session_names)
             .order_by("session__session_name", "lesson_id")
-            .values_list("session__session_name", "lesson_id", "affinity_score", "time_window_start", "last_used")
+            .values_list(
+                "session__session_name", "lesson_id", "affinity_score", "time_window_start", "last_used"
+            )
         ),
     }
 
@@ -124,7 +152,9 @@ def test_projecting_the_events_gives_the_rows_of_the_state(steps, parts):
     history = History()
     history.tick(0)
     history.play(steps)
-    deleted = {recorded.event.lesson_id for recorded in history.events if recorded.event.kind == "lesson_deleted"}
+    deleted = {
+        recorded.event.lesson_id for recorded in history.events if recorded.event.kind == "lesson_deleted"
+    }
     gone = {recorded.event.task_id for recorded in history.events if recorded.event.kind == "task_deleted"}
     with transaction.atomic():
         base_rows()
@@ -254,7 +284,9 @@ def test_after_the_loss_of_all_data_a_new_cluster_begins_above_the_rows():
     new.wish(SessionRegister(session_id=str(uuid.uuid4()), session_name="ann"))
     project(new.events, OTHERS)
 
-    assert set(ClaudeSession.objects.exclude(session_name="ann").values_list("status", flat=True)) == {"offline"}
+    assert set(ClaudeSession.objects.exclude(session_name="ann").values_list("status", flat=True)) == {
+        "offline"
+    }
     ann = ClaudeSession.objects.get(session_name="ann")
     assert ann.lease_token > old.state.revision + 1000
     row = DistributedTask.objects.get(pk=TASKS[1])
@@ -309,7 +341,9 @@ def test_no_text_can_stop_the_projection():
     base_rows()
     history = History()
     history.wish(
-        SessionRegister(session_id="not a uuid", session_name="s", metadata='{"a": "\\u0000", "b": "\\ud800"}'),
+        SessionRegister(
+            session_id="not a uuid", session_name="s", metadata='{"a": "\\u0000", "b": "\\ud800"}'
+        ),
         SessionRegister(session_id="x", session_name="t", metadata="no json\0", user="not a number"),
         TaskEnqueue(task_id=TASKS[0], spec=TaskSpec(task_type="t")),
         TaskEnqueue(task_id="not a uuid", spec=TaskSpec(task_type="t", lesson_id="none either")),
@@ -353,7 +387,8 @@ def test_two_projectors_take_turns_and_write_everything_once():
     base_rows()
     history = busy_history()
     parts = [
-        [one for one in history.events if one.revision <= until] for until in range(1, history.state.revision + 1)
+        [one for one in history.events if one.revision <= until]
+        for until in range(1, history.state.revision + 1)
     ]
     failures: list[BaseException] = []
 

@@ -119,7 +119,9 @@ sessions = st.fixed_dictionaries(
         "time_windows": st.lists(
             st.fixed_dictionaries(
                 {
-                    "start_ms": st.sampled_from([0, *(_ms := [int(minutes(m).timestamp() * 1000) for m in (-5, 0, 5)])]),
+                    "start_ms": st.sampled_from(
+                        [0, *(_ms := [int(minutes(m).timestamp() * 1000) for m in (-5, 0, 5)])]
+                    ),
                     "end_ms": st.sampled_from([0, *_ms]),
                     "days": st.sampled_from([0, 1, 2, 127]),
                     "from_minute": st.sampled_from([0, 9 * 60 + 30, 600]),
@@ -144,8 +146,6 @@ def test_the_queries_agree_with_the_methods_for_every_session(values):
         assert only.available(NOW).exists() == row.can_take_task(NOW)
         assert only.healthy().exists() == row.is_healthy()
         transaction.set_rollback(True)
-
-
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,12 @@ def test_release_expired_claims_touches_live_claims_alone_and_counts_the_retry()
     assert DistributedTask.objects.release_expired_claims(NOW) == 2
     for row in (lost, spent, live, done):
         row.refresh_from_db()
-    assert (lost.status, lost.retry_count, lost.claimed_by, lost.claim_expires_at) == ("pending", 1, None, None)
+    assert (lost.status, lost.retry_count, lost.claimed_by, lost.claim_expires_at) == (
+        "pending",
+        1,
+        None,
+        None,
+    )
     assert spent.retry_count == 3
     assert (live.status, done.status) == ("assigned", "completed")
 
