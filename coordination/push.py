@@ -28,7 +28,7 @@ def events_projected() -> None:
         return
     try:
         async_to_sync(layer.group_send)(GROUP, CHANGED)
-    except Exception as error:  # the edge: a hint is worth nothing beside the rows
+    except Exception as error:  # noqa: BLE001  the edge: a hint is worth nothing beside the rows
         log.warning("hint_lost", extra={"reason": type(error).__name__})
 
 
@@ -46,7 +46,7 @@ async def hints(look_anyway_s: float = LOOK_ANYWAY_S) -> AsyncIterator[Callable[
             await asyncio.wait_for(layer.receive(channel), look_anyway_s)
         except TimeoutError:
             return
-        except Exception as error:  # the edge: without the broker the rows are asked by the clock
+        except Exception as error:  # noqa: BLE001  the edge: without the broker the rows are asked by the clock
             log.warning("hints_away", extra={"reason": type(error).__name__})
             await asyncio.sleep(look_anyway_s)
 
@@ -56,7 +56,7 @@ async def hints(look_anyway_s: float = LOOK_ANYWAY_S) -> AsyncIterator[Callable[
         if channel is not None:
             try:
                 await layer.group_discard(GROUP, channel)
-            except Exception as error:  # the edge: the broker forgets us by itself
+            except Exception as error:  # noqa: BLE001  the edge: the broker forgets us by itself
                 log.info("hints_not_left", extra={"reason": type(error).__name__})
 
 
@@ -66,7 +66,7 @@ async def _joined(layer: object) -> str | None:
     try:
         channel = await layer.new_channel()
         await layer.group_add(GROUP, channel)
-    except Exception as error:  # the edge: polling does
+    except Exception as error:  # noqa: BLE001  the edge: polling does
         log.warning("hints_away", extra={"reason": type(error).__name__})
         return None
     return channel

@@ -46,7 +46,17 @@ class ApiKeyAdmin(admin.ModelAdmin):
     """Who may call the API, and whether they do."""
 
     form = NewKeyForm
-    list_display = ("name", "prefix", "owner", "scope_list", "app_name", "is_alive", "last_used_at", "expires_at", "created_at")
+    list_display = (
+        "name",
+        "prefix",
+        "owner",
+        "scope_list",
+        "app_name",
+        "is_alive",
+        "last_used_at",
+        "expires_at",
+        "created_at",
+    )
     list_filter = ("revoked_at", "expires_at", "last_used_at")
     list_select_related = ("owner",)
     search_fields = ("name", "prefix", "app_name", "owner__username")

@@ -52,7 +52,9 @@ class Folded(Generic[Item, Result]):
     def __init__(self, function: Callable[[list[Item]], Sequence[Result]], limit: int = 500) -> None:
         self._function = function
         self._limit = limit
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering[Item, Result]] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering[Item, Result]] = (
+            WeakKeyDictionary()
+        )
 
     async def __call__(self, item: Item) -> Result:
         """The result for `item`."""
@@ -77,7 +79,7 @@ class Folded(Generic[Item, Result]):
     async def _settle(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await in_database(self._function, [item for item, _ in group]) if group else []
-        except Exception as error:  # the edge: whoever waits gets the error
+        except Exception as error:  # noqa: BLE001  the edge: whoever waits gets the error
             if len(group) > 1:
                 for one in group:
                     await self._settle([one])

@@ -36,7 +36,11 @@ def headers(principal: Principal, origin: str | None) -> dict[str, str]:
     """What lets the calling page read the answer; nothing for a page the key does not list."""
     if origin is None or principal.kind == "browser" or not _is_allowed(principal.origins, origin):
         return {}
-    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED_HEADERS, "Vary": "Origin"}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": EXPOSED_HEADERS,
+        "Vary": "Origin",
+    }
 
 
 def preflight_headers(origin: str | None, methods: Iterable[str]) -> dict[str, str]:
@@ -80,6 +84,6 @@ def _read_origins() -> frozenset[str]:
 
 
 def _remember(origins: frozenset[str]) -> frozenset[str]:
-    global _known
+    global _known  # noqa: PLW0603  one memory a process
     _known = (time.monotonic(), origins)
     return origins

@@ -58,7 +58,9 @@ class HotRequest:
     @cached_property
     def command_id(self) -> bytes:
         """The id of the command this request stands for in the replicated log (16 bytes)."""
-        key = idempotency.read_key({idempotency.HEADER: value} if (value := self.headers.get("idempotency-key")) else {})
+        key = idempotency.read_key(
+            {idempotency.HEADER: value} if (value := self.headers.get("idempotency-key")) else {}
+        )
         if key is None:
             return idempotency.new_request_id()
         return idempotency.request_id(self.principal.subject, self.method, self.path, key)
@@ -116,7 +118,9 @@ class Hot:
         if scope["type"] != "http" or not path.startswith("/api/"):
             await self._django(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
         route, values = self._route(scope["method"], path)
         try:
             if scope["method"] == "OPTIONS" and (asked := self._preflighted(headers, path)) is not None:
@@ -172,7 +176,7 @@ class Hot:
             answer = await (_unless_gone(work, receive) if route.may_wait else work)
         except ClientGone:
             return
-        except Exception as error:  # the edge of the request: whatever it is becomes an answer
+        except Exception as error:  # noqa: BLE001  the edge of the request: whatever it is becomes an answer
             problem = from_exception(error)
             await _send_problem(send, problem, scope["path"], extra)
             return
@@ -185,7 +189,8 @@ class ClientGone(Exception):
 
 async def _unless_gone(work: Awaitable[HotResponse], receive: Receive) -> HotResponse:
     """The result of `work`, which is cancelled when the client hangs up: a claim must not be granted to
-    somebody who has left. Quick work never pays for the watching."""
+    somebody who has left. Quick work never pays for the watching.
+    """
     working = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({working}, timeout=0.25)
     if done:
@@ -210,17 +215,21 @@ async def _authenticate(
     route: Route, headers: Mapping[str, str], query: Mapping[str, str], scope: Scope
 ) -> Principal:
     try:
-        secret = bearer(headers.get("authorization", ""))
-        if secret is None and route.is_open_to_pages:
-            secret = query.get("key")
-        if secret is None:
-            raise Problem("not-authenticated", "Send Authorization: Bearer <api key>.")
-        return await principal_of_async(secret)
+        return await principal_of_async(_credential(route, headers, query))
     except Problem as problem:
         if problem.status == 401:
             address = (scope.get("client") or ("",))[0]
             (await throttling.take_async("anonymous", f"address:{address}")).check()
         raise
+
+
+def _credential(route: Route, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
+    secret = bearer(headers.get("authorization", ""))
+    if secret is None and route.is_open_to_pages:
+        secret = query.get("key")
+    if secret is None:
+        raise Problem("not-authenticated", "Send Authorization: Bearer <api key>.")
+    return secret
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
@@ -266,7 +275,7 @@ _PATH_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 
 
 def _located(text: str) -> FieldError:
-    """msgspec's "… - at `$.completions[3].id`" as a place in the body."""
+    """The "… - at `$.completions[3].id`" as a place in the body."""
     match = _PATH_END.match(text)
     path = (match and match["path"]) or ""
     loc = tuple(int(index) if index else name for name, index in _PATH_PART.findall(path) if index or name)
@@ -312,7 +321,9 @@ async def _send(send: Send, answer: HotResponse, extra: Mapping[str, str] | None
         {
             "type": "http.response.start",
             "status": answer.status,
-            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+            "headers": [
+                (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+            ],
         }
     )
     await send({"type": "http.response.body", "body": body})
@@ -320,6 +331,6 @@ async def _send(send: Send, answer: HotResponse, extra: Mapping[str, str] | None
 
 def application(django: Application) -> Hot:
     """The site's HTTP application: hot routes of the parts that are switched on, then `django`."""
-    from gaia_site.api.routes import hot_routes
+    from gaia_site.api.routes import hot_routes  # noqa: PLC0415  it imports the routes, which import this
 
     return Hot(django, hot_routes())

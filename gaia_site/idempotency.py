@@ -28,6 +28,8 @@ RUNNING_LIMIT = timedelta(seconds=60)
 """A request that has not answered for so long has died with its process; the next one takes over."""
 WAIT_S = 10.0
 POLL_S = 0.05
+TIDY_EVERY_S = 600.0
+TIDY_MOST = 10_000
 KEPT_HEADERS = ("Content-Type", "Location", "X-Raft-Index", "ETag")
 UNKEPT_STATUSES = frozenset({401, 403, 408, 413, 415, 429})
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -59,8 +61,7 @@ class Started:
 
 def request_id(caller: str, method: str, path: str, key: str) -> bytes:
     """The id of a command that stands for this key of this caller at this address (16 bytes)."""
-    text = "\0".join((caller, method, path, key))
-    return hashlib.sha256(text.encode()).digest()[:16]
+    return hashlib.sha256(f"{caller}\0{method}\0{path}\0{key}".encode()).digest()[:16]
 
 
 def new_request_id() -> bytes:
@@ -80,7 +81,9 @@ def read_key(headers: Mapping[str, str]) -> str | None:
         return None
     key = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     if not _KEY.fullmatch(key):
-        raise invalid(("header", "idempotency-key"), "Must be 1 to 255 printable ASCII characters without spaces.")
+        raise invalid(
+            ("header", "idempotency-key"), "Must be 1 to 255 printable ASCII characters without spaces."
+        )
     return key
 
 
@@ -91,6 +94,7 @@ def begin(attempt: Attempt) -> Started | HttpResponse:
     overloaded where the other does not finish in time.
     """
     give_up_at_s = time.monotonic() + WAIT_S
+    _tidy_when_due(timezone.now())
     while True:
         now = timezone.now()
         started = _insert(attempt, now)
@@ -136,8 +140,20 @@ def abandon(started: Started) -> None:
 
 
 def delete_old(now: datetime) -> int:
-    """Deletes records that are no longer kept; how many."""
-    return IdempotencyRecord.objects.filter(started_at__lt=now - KEPT).delete()[0]
+    """Deletes records that are no longer kept, so many at a time; how many."""
+    old = IdempotencyRecord.objects.filter(started_at__lt=now - KEPT).order_by("started_at")[:TIDY_MOST]
+    return IdempotencyRecord.objects.filter(pk__in=old.values("pk")).delete()[0]
+
+
+_tidy_at_s = float("-inf")
+
+
+def _tidy_when_due(now: datetime) -> None:
+    """Now and then, whoever comes with a key takes out what nobody can ask for any more."""
+    global _tidy_at_s  # noqa: PLW0603  one memory a process
+    if time.monotonic() >= _tidy_at_s:
+        _tidy_at_s = time.monotonic() + TIDY_EVERY_S
+        delete_old(now)
 
 
 def _insert(attempt: Attempt, now: datetime) -> Started | None:

@@ -33,7 +33,7 @@ from gaia_site.models import ApiKey, Scope
 from gaia_site.problems import Problem
 
 KEY_MARK = "gaia"
-TOKEN_MARK = "gaiat"
+TOKEN_MARK = "gaiat"  # noqa: S105  how a token begins
 CACHE_S = 0.8
 CACHE_SIZE = 10_000
 STALE_LIMIT_S = 600.0
@@ -134,7 +134,9 @@ def issue_key(
 
 def revoke_key(key: ApiKey) -> None:
     """Ends a key for good; every process refuses it within a second."""
-    ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=timezone.now(), updated_at=timezone.now())
+    ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(
+        revoked_at=timezone.now(), updated_at=timezone.now()
+    )
     forget_keys()
 
 
@@ -244,7 +246,8 @@ def issue_session_token(
     principal: Principal, *, student_id: str, app_name: str, ttl_s: int, now: datetime | None = None
 ) -> tuple[str, datetime]:
     """A token a pupil's browser may hold, and when it ends: it writes that student's metrics and ratings
-    in that app and nothing else. It dies with the key it was made with."""
+    in that app and nothing else. It dies with the key it was made with.
+    """
     if not 1 <= ttl_s <= TOKEN_TTL_LIMIT_S:
         raise ValueError(f"ttl_s must be 1..{TOKEN_TTL_LIMIT_S}, not {ttl_s}")
     expires_at_s = int((now or timezone.now()).timestamp()) + ttl_s

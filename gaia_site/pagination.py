@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -103,7 +104,7 @@ def page(request: Request, rows: QuerySet[Any], *, orderings: Sequence[str], key
     field, is_descending = ordering.lstrip("-"), ordering.startswith("-")
     is_backward = cursor is not None and cursor.is_backward
     if cursor is not None:
-        rows = rows.filter(_beyond(rows.model, field, key, cursor, is_descending != is_backward))
+        rows = rows.filter(_beyond(rows.model, field, key, cursor, is_downward=is_descending != is_backward))
     order = [F(name).desc() if is_descending != is_backward else F(name).asc() for name in (field, key)]
     found = list(rows.order_by(*order)[: limit + 1])
     has_more, found = len(found) > limit, found[:limit]
@@ -113,8 +114,10 @@ def page(request: Request, rows: QuerySet[Any], *, orderings: Sequence[str], key
     has_previous = bool(found) and (has_more if is_backward else cursor is not None)
     return Page(
         found,
-        _link(request, _cursor_at(found[-1], ordering, field, key, False)) if has_next else None,
-        _link(request, _cursor_at(found[0], ordering, field, key, True)) if has_previous else None,
+        _link(request, _cursor_at(found[-1], ordering, field, key, is_backward=False)) if has_next else None,
+        _link(request, _cursor_at(found[0], ordering, field, key, is_backward=True))
+        if has_previous
+        else None,
     )
 
 
@@ -133,14 +136,19 @@ def _ordering(query: Mapping[str, str], orderings: Sequence[str]) -> str:
         return orderings[0]
     known = {name.lstrip("-") for name in orderings}
     if asked.removeprefix("-") not in known:
-        raise invalid(("query", "ordering"), f"Must be one of {', '.join(sorted(known))}, with - for descending.")
+        raise invalid(
+            ("query", "ordering"), f"Must be one of {', '.join(sorted(known))}, with - for descending."
+        )
     return asked
 
 
-def _cursor_at(row: Any, ordering: str, field: str, key: str, is_backward: bool) -> _Cursor:
+def _cursor_at(row: Any, ordering: str, field: str, key: str, *, is_backward: bool) -> _Cursor:
     value = getattr(row, field)
     return _Cursor(
-        ordering, is_backward, value.isoformat() if isinstance(value, datetime) else str(value), str(getattr(row, key))
+        ordering,
+        is_backward,
+        value.isoformat() if isinstance(value, datetime) else str(value),
+        str(getattr(row, key)),
     )
 
 
@@ -158,7 +166,7 @@ def _read_cursor(text: str | None, ordering: str) -> _Cursor | None:
     return cursor
 
 
-def _beyond(model: type[models.Model], field: str, key: str, cursor: _Cursor, is_downward: bool) -> Q:
+def _beyond(model: type[models.Model], field: str, key: str, cursor: _Cursor, *, is_downward: bool) -> Q:
     """The rows past the cursor in reading direction."""
     side = "lt" if is_downward else "gt"
     try:
@@ -166,20 +174,20 @@ def _beyond(model: type[models.Model], field: str, key: str, cursor: _Cursor, is
         key_value = _typed(model, key, cursor.key)
     except (ValidationError, ValueError, TypeError) as error:
         raise invalid(("query", "cursor"), "Not a cursor of this list.") from error
-    if field in (key, model._meta.pk.name if key == "pk" else key):
+    if field in (key, model._meta.pk.name if key == "pk" else key):  # noqa: SLF001  Django documents it
         return Q(**{f"{field}__{side}": value})
     return Q(**{f"{field}__{side}": value}) | Q(**{field: value, f"{key}__{side}": key_value})
 
 
 def _typed(model: type[models.Model], name: str, text: str) -> Any:
-    column = model._meta.pk if name == "pk" else model._meta.get_field(name)
+    column = model._meta.pk if name == "pk" else model._meta.get_field(name)  # noqa: SLF001  Django documents it
     if isinstance(column, models.DateTimeField):
         value = parse_datetime(text)
         if value is None or value.tzinfo is None:
             raise ValueError(f"not a time: {text!r}")
         return value
     value = column.to_python(text)
-    if isinstance(column, models.FloatField) and value != value:
+    if isinstance(column, models.FloatField) and math.isnan(value):
         raise ValueError("not a number")
     if isinstance(column, models.IntegerField) and abs(value) >= 2**63:
         raise ValueError("out of range")
@@ -200,5 +208,3 @@ def whole_number(query: Mapping[str, str], name: str, *, least: int = 0, most: i
     if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
         raise invalid(("query", name), f"Must be a whole number from {least} to {most}.")
     return int(text)
-
-

@@ -16,7 +16,7 @@ import msgspec
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
-from django.views import defaults
+from django.views import csrf, defaults
 from rest_framework import exceptions as drf
 
 log = logging.getLogger("gaia.api")
@@ -260,6 +260,4 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """`CSRF_FAILURE_VIEW`."""
     if is_api(request):
         return response(Problem("permission-denied", f"CSRF check failed: {reason}"), request.path)
-    from django.views.csrf import csrf_failure as page
-
-    return page(request, reason=reason)
+    return csrf.csrf_failure(request, reason=reason)

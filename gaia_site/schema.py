@@ -53,7 +53,10 @@ class ProblemSerializer(serializers.Serializer):
     errors = inline_serializer(
         "ProblemError",
         {
-            "loc": serializers.ListField(child=serializers.JSONField(), help_text="Where: body, query, path or header, then names and indexes."),
+            "loc": serializers.ListField(
+                child=serializers.JSONField(),
+                help_text="Where: body, query, path or header, then names and indexes.",
+            ),
             "msg": serializers.CharField(),
         },
         many=True,
@@ -80,12 +83,25 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     description="Makes the call safe to repeat for 24 hours; another body with the same key is 422.",
 )
 LIST_PARAMETERS = (
-    OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT_DEFAULT}, description="Most results of a page."),
+    OpenApiParameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT_DEFAULT},
+        description="Most results of a page.",
+    ),
     OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next` or `previous`."),
 )
 READ_PARAMETERS = (
-    OpenApiParameter("consistency", OpenApiTypes.STR, enum=["replica", "linearizable"], description="`linearizable`: not older than any answer given before this call."),
-    OpenApiParameter("min_index", {"type": "integer", "minimum": 0}, description="Wait until this X-Raft-Index is applied here: read your own writes."),
+    OpenApiParameter(
+        "consistency",
+        OpenApiTypes.STR,
+        enum=["replica", "linearizable"],
+        description="`linearizable`: not older than any answer given before this call.",
+    ),
+    OpenApiParameter(
+        "min_index",
+        {"type": "integer", "minimum": 0},
+        description="Wait until this X-Raft-Index is applied here: read your own writes.",
+    ),
 )
 MEANINGS = {
     400: "The request is not valid; `errors` says where.",
@@ -142,7 +158,9 @@ def describes(
 def filter_parameters(filterset: type[FilterSet]) -> list[OpenApiParameter]:
     """The query parameters a filter set understands."""
     return [
-        OpenApiParameter(name, _filter_type(one), description=str(one.extra.get("help_text", "")), enum=_filter_values(one))
+        OpenApiParameter(
+            name, _filter_type(one), description=str(one.extra.get("help_text", "")), enum=_filter_values(one)
+        )
         for name, one in filterset.base_filters.items()
     ]
 
@@ -152,7 +170,11 @@ def list_parameters(filterset: type[FilterSet], orderings: Sequence[str]) -> lis
     names = sorted({name.lstrip("-") for name in orderings})
     ordering = OpenApiParameter(
         "ordering",
-        {"type": "string", "enum": [sign + name for name in names for sign in ("", "-")], "default": orderings[0]},
+        {
+            "type": "string",
+            "enum": [sign + name for name in names for sign in ("", "-")],
+            "default": orderings[0],
+        },
         description="A minus in front: descending.",
     )
     return [*filter_parameters(filterset), *LIST_PARAMETERS, ordering]
@@ -239,8 +261,7 @@ class BrowserScheme(OpenApiAuthenticationExtension):
         return {"type": "apiKey", "in": "cookie", "name": "sessionid"}
 
 
-
-def complete(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+def complete(result: dict[str, Any], generator: Any, request: Any, public: Any) -> dict[str, Any]:
     """drf-spectacular's last hook: headers that every answer of an operation carries."""
     for path, item in result.get("paths", {}).items():
         for verb, operation in item.items():
@@ -258,6 +279,12 @@ def _add_headers(path: str, verb: str, operation: dict[str, Any]) -> None:
             for name in ("RateLimit", "RateLimit-Policy"):
                 headers[name] = {"schema": {"type": "string"}}
         if verb == "post" and status.startswith("2"):
-            headers["Idempotent-Replayed"] = {"description": "true where this is a repetition.", "schema": {"type": "string"}}
+            headers["Idempotent-Replayed"] = {
+                "description": "true where this is a repetition.",
+                "schema": {"type": "string"},
+            }
         if not path.startswith("/api/v1/usability") and status.startswith("2"):
-            headers["X-Raft-Index"] = {"description": "The state this answer is about.", "schema": {"type": "integer"}}
+            headers["X-Raft-Index"] = {
+                "description": "The state this answer is about.",
+                "schema": {"type": "integer"},
+            }

@@ -183,13 +183,17 @@ def _has_redis() -> bool:
 
 def _rest(error: Exception) -> None:
     """After a failure, does without Redis for a moment instead of waiting for it at every request."""
-    global _redis_rests_until_s
+    global _redis_rests_until_s  # noqa: PLW0603  one memory a process
     _redis_rests_until_s = time.monotonic() + REDIS_PAUSE_S
     log.warning("rate_limit_counts_locally", extra={"reason": type(error).__name__})
 
 
 def _options() -> dict[str, Any]:
-    return {"socket_timeout": REDIS_TIMEOUT_S, "socket_connect_timeout": REDIS_TIMEOUT_S, "max_connections": 50}
+    return {
+        "socket_timeout": REDIS_TIMEOUT_S,
+        "socket_connect_timeout": REDIS_TIMEOUT_S,
+        "max_connections": 50,
+    }
 
 
 @cache

@@ -37,7 +37,9 @@ class ClusterAdmin(Window):
             *super().get_urls(),
         ]
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
         """The cluster in one sentence, its members, and how far each is."""
         self._check_view(request)
         status = None
@@ -74,7 +76,8 @@ class ClusterAdmin(Window):
         """The audit log, newest first, by kind, subject or actor."""
         self._check_view(request)
         asked = {
-            name: request.GET.get(name, "").replace("\0", "").strip()[:300] for name in ("kind", "subject", "actor")
+            name: request.GET.get(name, "").replace("\0", "").strip()[:300]
+            for name in ("kind", "subject", "actor")
         }
         before = request.GET.get("before", "")
         rows = CoordinationEvent.objects.filter(**{name: value for name, value in asked.items() if value})
@@ -104,5 +107,9 @@ def _sentence(status: services.ClusterStatus | None) -> str:
     if not status.leader:
         return "No leader: nothing can be changed until one is elected."
     spare = (len(status.members) - 1) // 2
-    left = "one node, none may fail" if len(status.members) <= 1 else f"{spare} of {len(status.members)} may fail"
+    left = (
+        "one node, none may fail"
+        if len(status.members) <= 1
+        else f"{spare} of {len(status.members)} may fail"
+    )
     return f"{'Healthy' if status.healthy else 'In trouble'}: {status.leader} leads, {left}."

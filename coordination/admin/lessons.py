@@ -51,7 +51,9 @@ class LessonAdmin(Window):
     def archive(self, request: HttpRequest, lessons: QuerySet[Lesson]) -> None:
         """Archive each."""
         actor = actor_of(request)
-        self.perform(request, lessons, lambda row: services.archive_lesson(row.pk, actor=actor), done="archived")
+        self.perform(
+            request, lessons, lambda row: services.archive_lesson(row.pk, actor=actor), done="archived"
+        )
 
     @admin.action(description="Open again", permissions=["operate"])
     def open_again(self, request: HttpRequest, lessons: QuerySet[Lesson]) -> None:
@@ -87,7 +89,14 @@ class ProjectAdmin(Window):
 class AffinityAdmin(Window):
     """Which session suits which lesson."""
 
-    list_display = ("session", "lesson", "affinity_score", "time_window_start", "time_window_end", "last_used")
+    list_display = (
+        "session",
+        "lesson",
+        "affinity_score",
+        "time_window_start",
+        "time_window_end",
+        "last_used",
+    )
     list_select_related = ("session", "lesson")
     search_fields = ("session__session_name", "lesson__title")
     search_help_text = "Name of the session or title of the lesson."

@@ -45,6 +45,9 @@ class LockAdmin(Window):
             return reason
         actor = actor_of(request)
         self.perform(
-            request, locks, lambda row: services.force_release_lock(row.lock_key, reason, actor=actor), done="freed"
+            request,
+            locks,
+            lambda row: services.force_release_lock(row.lock_key, reason, actor=actor),
+            done="freed",
         )
         return None

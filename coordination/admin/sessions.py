@@ -55,7 +55,13 @@ class AffinityInline(admin.TabularInline):
     """What the session suits."""
 
     model = SessionAffinity
-    fields = readonly_fields = ("lesson", "affinity_score", "time_window_start", "time_window_end", "last_used")
+    fields = readonly_fields = (
+        "lesson",
+        "affinity_score",
+        "time_window_start",
+        "time_window_end",
+        "last_used",
+    )
     extra = 0
     can_delete = False
 
@@ -83,14 +89,27 @@ class AttemptInline(admin.TabularInline):
         match = request.resolver_match
         session_id = match.kwargs.get("object_id") if match else None
         last = TaskAttempt.objects.filter(session_id=session_id).order_by("-started_at")[:ATTEMPTS_SHOWN]
-        return TaskAttempt.objects.filter(pk__in=list(last.values_list("pk", flat=True))).select_related("task")
+        return TaskAttempt.objects.filter(pk__in=list(last.values_list("pk", flat=True))).select_related(
+            "task"
+        )
 
 
 @admin.register(ClaudeSession)
 class SessionAdmin(Window):
     """Sessions with their leases, loads and failures."""
 
-    list_display = ("session_name", "state", "health", "tier", "provider", "load_now", "lease", "failures", "lesson", "done")
+    list_display = (
+        "session_name",
+        "state",
+        "health",
+        "tier",
+        "provider",
+        "load_now",
+        "lease",
+        "failures",
+        "lesson",
+        "done",
+    )
     list_filter = ("status", "health_status", "tier", "provider", "user")
     list_select_related = ("lesson",)
     search_fields = ("session_name", "lesson__title")
@@ -116,7 +135,9 @@ class SessionAdmin(Window):
             return HttpResponse(status=403)
         return TemplateResponse(request, "admin/coordination/_counts.html", self._overview(request))
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
         """The list under its counters."""
         return super().changelist_view(request, {**self._overview(request), **(extra_context or {})})
 
@@ -144,7 +165,12 @@ class SessionAdmin(Window):
         """Places taken of all."""
         taken, places = session.current_task_count, session.max_concurrent_tasks
         return format_html(
-            '<meter class="meter" min="0" max="{}" value="{}">{}</meter>{} of {}', places, taken, taken, taken, places
+            '<meter class="meter" min="0" max="{}" value="{}">{}</meter>{} of {}',
+            places,
+            taken,
+            taken,
+            taken,
+            places,
         )
 
     @admin.display(description="lease", ordering="lease_expires_at")
@@ -167,7 +193,10 @@ class SessionAdmin(Window):
         """Pause each."""
         actor = actor_of(request)
         self.perform(
-            request, sessions, lambda row: services.pause_session(row.session_name, actor=actor), done="paused"
+            request,
+            sessions,
+            lambda row: services.pause_session(row.session_name, actor=actor),
+            done="paused",
         )
 
     @admin.action(description="Resume: take tasks again", permissions=["operate"])
@@ -175,7 +204,10 @@ class SessionAdmin(Window):
         """Resume each."""
         actor = actor_of(request)
         self.perform(
-            request, sessions, lambda row: services.resume_session(row.session_name, actor=actor), done="resumed"
+            request,
+            sessions,
+            lambda row: services.resume_session(row.session_name, actor=actor),
+            done="resumed",
         )
 
     @admin.action(description="Drain: finish tasks, take no more", permissions=["operate"])

@@ -23,7 +23,15 @@ class AttemptInline(admin.TabularInline):
     """The history of a task."""
 
     model = TaskAttempt
-    fields = readonly_fields = ("attempt_number", "session", "claim_token", "started_at", "ended_at", "outcome", "error")
+    fields = readonly_fields = (
+        "attempt_number",
+        "session",
+        "claim_token",
+        "started_at",
+        "ended_at",
+        "outcome",
+        "error",
+    )
     extra = 0
     can_delete = False
     ordering = ("claim_token",)
@@ -41,7 +49,17 @@ class AttemptInline(admin.TabularInline):
 class TaskAdmin(Window):
     """Tasks, newest first."""
 
-    list_display = ("idempotency_key", "task_type", "state", "priority", "claimed_by", "tries", "lesson", "created_at", "why")
+    list_display = (
+        "idempotency_key",
+        "task_type",
+        "state",
+        "priority",
+        "claimed_by",
+        "tries",
+        "lesson",
+        "created_at",
+        "why",
+    )
     list_filter = ("status", "task_type", "created_at", "lesson")
     list_select_related = ("claimed_by", "lesson")
     search_fields = ("idempotency_key", "claimed_by__session_name", "id__exact")
@@ -80,7 +98,9 @@ class TaskAdmin(Window):
         """The way to the explanation while there is something to explain."""
         if task.is_final():
             return "–"
-        return format_html('<a href="{}">explain</a>', reverse("admin:coordination_task_explain", args=[task.pk]))
+        return format_html(
+            '<a href="{}">explain</a>', reverse("admin:coordination_task_explain", args=[task.pk])
+        )
 
     def explain_view(self, request: HttpRequest, task_id: Any) -> HttpResponse:
         """Why the task is, or is not, with the session it is with."""

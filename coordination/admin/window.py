@@ -97,7 +97,11 @@ class Window(admin.ModelAdmin):
                 verb(row)
                 changed += 1
             except (NotAvailable, OutcomeUnknown) as error:
-                known = "nothing more was changed" if isinstance(error, NotAvailable) else f"{row} may have changed"
+                known = (
+                    "nothing more was changed"
+                    if isinstance(error, NotAvailable)
+                    else f"{row} may have changed"
+                )
                 messages.error(request, f"No answer from the cluster: {known}. Try again in a moment.")
                 break
             except RejectedError as error:

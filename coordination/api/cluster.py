@@ -40,7 +40,9 @@ class ClusterSerializer(serializers.Serializer):
     term = serializers.IntegerField()
     commit_index = serializers.IntegerField()
     applied_index = serializers.IntegerField()
-    revision = serializers.IntegerField(help_text="Applied commands, without holes: what X-Raft-Index counts.")
+    revision = serializers.IntegerField(
+        help_text="Applied commands, without holes: what X-Raft-Index counts."
+    )
     projected_index = serializers.IntegerField(help_text="The revision that reads cover.")
     members = MemberSerializer(many=True)
     healthy = serializers.BooleanField()
@@ -50,7 +52,9 @@ class NewMemberSerializer(StrictSerializer):
     """Who joins."""
 
     id = StrictCharField(max_length=255, validators=[_NODE_ID])
-    address = StrictCharField(max_length=255, validators=[RegexValidator(r"\A[A-Za-z0-9.\[\]:_-]+:\d{1,5}\Z", "Must be HOST:PORT.")])
+    address = StrictCharField(
+        max_length=255, validators=[RegexValidator(r"\A[A-Za-z0-9.\[\]:_-]+:\d{1,5}\Z", "Must be HOST:PORT.")]
+    )
 
 
 class TransferSerializer(StrictSerializer):

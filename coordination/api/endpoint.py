@@ -82,5 +82,3 @@ def in_order(*parts: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """The answers of a batch in the order of its items."""
     merged = {place: one for part in parts for place, one in part.items()}
     return [merged[place] for place in sorted(merged)]
-
-

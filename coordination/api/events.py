@@ -33,7 +33,9 @@ class EventSerializer(serializers.Serializer):
     index = serializers.IntegerField(source="raft_index")
     sequence = serializers.IntegerField(help_text="Order among the events of one index.")
     kind = serializers.CharField()
-    subject = serializers.CharField(help_text="A session's name, the id of a task or lesson, a lock's key, or cluster.")
+    subject = serializers.CharField(
+        help_text="A session's name, the id of a task or lesson, a lock's key, or cluster."
+    )
     actor = serializers.CharField()
     at = serializers.DateTimeField(source="occurred_at")
     data = serializers.DictField()
@@ -70,10 +72,19 @@ class Events(CoordinationEndpoint):
         summary="Events after an index, or live",
         about="With `Accept: text/event-stream` the answer goes on: each event with `id` = its index, `event` = its kind, "
         "`data` = the event; `Last-Event-ID` resumes. `ws /ws/coordination/` sends the same.",
-        answers={200: EventPageSerializer, (200, EVENT_STREAM): OpenApiResponse(str, description="Events as they happen.")},
+        answers={
+            200: EventPageSerializer,
+            (200, EVENT_STREAM): OpenApiResponse(str, description="Events as they happen."),
+        },
         parameters=[
-            OpenApiParameter("after_index", {"type": "integer", "minimum": 0, "default": 0}, description="Only what came after this X-Raft-Index."),
-            OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT_DEFAULT}),
+            OpenApiParameter(
+                "after_index",
+                {"type": "integer", "minimum": 0, "default": 0},
+                description="Only what came after this X-Raft-Index.",
+            ),
+            OpenApiParameter(
+                "limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MOST, "default": LIMIT_DEFAULT}
+            ),
         ],
         reads_coordination=True,
         operation_id="list_events",

@@ -24,7 +24,9 @@ class SessionNameField(serializers.CharField):
     """The name of a session."""
 
     def __init__(self, **options: Any) -> None:
-        validator = RegexValidator(SESSION_NAME_PATTERN.replace("$", r"\Z"), "Only letters, digits and . _ : / - are allowed.")
+        validator = RegexValidator(
+            SESSION_NAME_PATTERN.replace("$", r"\Z"), "Only letters, digits and . _ : / - are allowed."
+        )
         super().__init__(max_length=255, trim_whitespace=False, validators=[validator], **options)
 
     def to_internal_value(self, data: Any) -> str:
@@ -81,10 +83,7 @@ class MomentField(serializers.DateTimeField):
         if not isinstance(data, str):
             self.fail("invalid", format="RFC 3339, such as 2026-01-31T12:00:00Z")
         try:
-            moment = datetime.fromisoformat(data)
-            if moment.tzinfo is None:
-                raise ValueError
-            moment = moment.astimezone(UTC)
+            moment = _with_offset(datetime.fromisoformat(data))
         except (ValueError, OverflowError):
             self.fail("invalid", format="RFC 3339 with an offset, such as 2026-01-31T12:00:00Z")
         if not 1970 <= moment.year <= 2999:
@@ -141,7 +140,10 @@ class AnyJSONField(serializers.Field):
 
 def capabilities(**options: Any) -> serializers.ListField:
     """A list of distinct short words."""
-    word = StrictCharField(max_length=100, validators=[RegexValidator(KEY_PATTERN, "Only letters, digits and . _ : / @ + - are allowed.")])
+    word = StrictCharField(
+        max_length=100,
+        validators=[RegexValidator(KEY_PATTERN, "Only letters, digits and . _ : / @ + - are allowed.")],
+    )
     return serializers.ListField(child=word, max_length=100, **options)
 
 
@@ -158,10 +160,17 @@ class TimeWindowSerializer(StrictSerializer):
     start = MomentField(required=False, allow_null=True, help_text="Not before this moment.")
     end = MomentField(required=False, allow_null=True, help_text="Not from this moment on.")
     days = serializers.ListField(
-        child=serializers.ChoiceField(choices=DAYS), required=False, max_length=7, help_text="Empty: every day."
+        child=serializers.ChoiceField(choices=DAYS),
+        required=False,
+        max_length=7,
+        help_text="Empty: every day.",
     )
     from_time = serializers.RegexField(r"\A([01]\d|2[0-3]):[0-5]\d\Z", required=False, help_text="HH:MM")
-    to_time = serializers.RegexField(r"\A(([01]\d|2[0-3]):[0-5]\d|24:00)\Z", required=False, help_text="HH:MM, 24:00 for the end of the day.")
+    to_time = serializers.RegexField(
+        r"\A(([01]\d|2[0-3]):[0-5]\d|24:00)\Z",
+        required=False,
+        help_text="HH:MM, 24:00 for the end of the day.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> TimeWindow:
         """The window; an end not after its start is refused."""
@@ -190,6 +199,13 @@ class TimeWindowSerializer(StrictSerializer):
             "from_time": _clock(window["from_minute"]),
             "to_time": _clock(window["to_minute"]),
         }
+
+
+def _with_offset(moment: datetime) -> datetime:
+    """`moment` in UTC; ValueError where it does not say its offset."""
+    if moment.tzinfo is None:
+        raise ValueError(f"no offset: {moment}")
+    return moment.astimezone(UTC)
 
 
 def _unix_ms(moment: datetime | None) -> int:

@@ -1,5 +1,6 @@
 """Claims, completions and heartbeats in front of Django: the same bodies and answers as the views of the
-same addresses, decoded straight into typed records and folded into few commands to the node."""
+same addresses, decoded straight into typed records and folded into few commands to the node.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +151,9 @@ async def complete_many(request: HotRequest) -> HotResponse:
     good, bad = _each(parts, _completion, ("body", "completions"))
     wishes = [services.Completion(one.id, one.claim_token, one.result) for one in good.values()]
     answers = (
-        await services.complete_many_async(wishes, actor=request.principal.actor, request_id=request.command_id)
+        await services.complete_many_async(
+            wishes, actor=request.principal.actor, request_id=request.command_id
+        )
         if wishes
         else []
     )
@@ -232,7 +235,8 @@ def _beat(name: str, wish: Heartbeat) -> services.Heartbeat:
         load=wish.load,
         status=wish.status,
         progress=tuple(
-            services.Progress(step.task_id, step.claim_token, step.percent, step.note) for step in wish.progress
+            services.Progress(step.task_id, step.claim_token, step.percent, step.note)
+            for step in wish.progress
         ),
     )
 

@@ -62,11 +62,20 @@ class LessonSerializer(serializers.ModelSerializer):
 class NewLessonSerializer(StrictSerializer):
     """What a lesson is."""
 
-    project = StrictCharField(max_length=255, required=False, allow_null=True, allow_blank=True, default=None, help_text="Name of the grouping, made if new, or its id.")
+    project = StrictCharField(
+        max_length=255,
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        default=None,
+        help_text="Name of the grouping, made if new, or its id.",
+    )
     title = StrictCharField(max_length=255)
     description = StrictCharField(max_length=DESCRIPTION_MOST, allow_blank=True, default="")
     priority = StrictIntegerField(min_value=-PRIORITY_MOST, max_value=PRIORITY_MOST, default=0)
-    estimated_duration_minutes = StrictIntegerField(min_value=0, max_value=MINUTES_MOST, required=False, allow_null=True, default=None)
+    estimated_duration_minutes = StrictIntegerField(
+        min_value=0, max_value=MINUTES_MOST, required=False, allow_null=True, default=None
+    )
     metadata = ObjectField(bytes_most=METADATA_BYTES_MAX, default=dict)
 
 
@@ -77,7 +86,9 @@ class ChangedLessonSerializer(StrictSerializer):
     title = StrictCharField(max_length=255, required=False)
     description = StrictCharField(max_length=DESCRIPTION_MOST, allow_blank=True, required=False)
     priority = StrictIntegerField(min_value=-PRIORITY_MOST, max_value=PRIORITY_MOST, required=False)
-    estimated_duration_minutes = StrictIntegerField(min_value=0, max_value=MINUTES_MOST, required=False, allow_null=True)
+    estimated_duration_minutes = StrictIntegerField(
+        min_value=0, max_value=MINUTES_MOST, required=False, allow_null=True
+    )
     metadata = ObjectField(bytes_most=METADATA_BYTES_MAX, required=False)
     archived = StrictBooleanField(required=False, help_text="true archives it, false opens it again.")
 
@@ -120,7 +131,9 @@ class Lessons(CoordinationEndpoint):
     )
     def get(self, request: Request) -> Response:
         """One page."""
-        rows = filtered(LessonFilter, request.query_params, access.lessons(self.caller).select_related("project"))
+        rows = filtered(
+            LessonFilter, request.query_params, access.lessons(self.caller).select_related("project")
+        )
         revision = self.read_index()
         found = page(request, rows, orderings=ORDERINGS)
         return self.answer(found.as_json(LessonSerializer(found.rows, many=True).data), revision=revision)

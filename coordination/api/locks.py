@@ -12,7 +12,14 @@ from rest_framework.response import Response
 
 from coordination import access, selectors, services
 from coordination.api.endpoint import CoordinationEndpoint
-from coordination.api.fields import INTEGER_MOST, KEY_PATTERN, ObjectField, StrictCharField, StrictFloatField, StrictIntegerField
+from coordination.api.fields import (
+    INTEGER_MOST,
+    KEY_PATTERN,
+    ObjectField,
+    StrictCharField,
+    StrictFloatField,
+    StrictIntegerField,
+)
 from coordination.models import DistributedLock
 from coordination.services.sessions import METADATA_BYTES_MAX
 from gaia_site.api.endpoint import StrictSerializer
@@ -34,7 +41,15 @@ class LockSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = DistributedLock
-        fields = ("lock_key", "owner_id", "fencing_token", "acquired_at", "expires_at", "renewed_count", "metadata")
+        fields = (
+            "lock_key",
+            "owner_id",
+            "fencing_token",
+            "acquired_at",
+            "expires_at",
+            "renewed_count",
+            "metadata",
+        )
         read_only_fields = fields
 
 

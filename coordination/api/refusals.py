@@ -26,11 +26,15 @@ def problem_of(error: Exception) -> Exception:
             return _rejected(error)
         case InvalidError():
             loc = ("body", *error.field.split("."))
-            return Problem("validation-error", f"{error.field}: {error.detail}", errors=[FieldError(loc, error.detail)])
+            return Problem(
+                "validation-error", f"{error.field}: {error.detail}", errors=[FieldError(loc, error.detail)]
+            )
         case NotFound():
             return Problem("not-found", f"There is no {error.kind} {error.name[:300]}, or it is not yours.")
         case NotAvailable():
-            return Problem("no-leader", f"Nothing was changed: {error.detail}.", retry_after_s=error.retry_after_s)
+            return Problem(
+                "no-leader", f"Nothing was changed: {error.detail}.", retry_after_s=error.retry_after_s
+            )
         case OutcomeUnknown():
             return Problem(
                 "overloaded",

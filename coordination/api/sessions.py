@@ -89,7 +89,11 @@ class NewSessionSerializer(StrictSerializer):
     metadata = ObjectField(bytes_most=METADATA_BYTES_MAX, required=False)
     accepts_push = StrictBooleanField(default=False, help_text="Take tasks handed over with a heartbeat.")
     lease_token = StrictIntegerField(
-        required=False, allow_null=True, min_value=1, max_value=INTEGER_MOST, help_text="Resumes a live lease."
+        required=False,
+        allow_null=True,
+        min_value=1,
+        max_value=INTEGER_MOST,
+        help_text="Resumes a live lease.",
     )
 
 
@@ -220,10 +224,16 @@ class SessionFilter(django_filters.FilterSet):
         model = ClaudeSession
         fields: tuple[str, ...] = ()
 
-    def filter_available(self, rows: QuerySet[ClaudeSession], name: str, value: bool) -> QuerySet[ClaudeSession]:
+    def filter_available(
+        self, rows: QuerySet[ClaudeSession], name: str, value: Any
+    ) -> QuerySet[ClaudeSession]:
         """Those that can, or cannot, take a task now."""
         available = ClaudeSession.objects.available()
-        return rows.filter(pk__in=available.values("pk")) if value else rows.exclude(pk__in=available.values("pk"))
+        return (
+            rows.filter(pk__in=available.values("pk"))
+            if value
+            else rows.exclude(pk__in=available.values("pk"))
+        )
 
 
 class Sessions(CoordinationEndpoint):
@@ -272,17 +282,27 @@ class Sessions(CoordinationEndpoint):
     def _post_many(self, items: list[Any]) -> Response:
         good, bad = self.check_items(items, NewSessionSerializer)
         lessons = _known_lessons(wish.get("lesson_id") for wish in good.values())
-        for place in [place for place, wish in good.items() if (wish.get("lesson_id") or None) not in {None, *lessons}]:
+        for place in [
+            place for place, wish in good.items() if (wish.get("lesson_id") or None) not in {None, *lessons}
+        ]:
             bad[place] = item(no_such_lesson(("body", place, "lesson_id")))
             del good[place]
-        answers = services.register_sessions(
-            [self._new(wish) for wish in good.values()], actor=self.caller.actor, request_id=self.command_id
-        ) if good else []
+        answers = (
+            services.register_sessions(
+                [self._new(wish) for wish in good.values()],
+                actor=self.caller.actor,
+                request_id=self.command_id,
+            )
+            if good
+            else []
+        )
         done = {
             place: item(answer) if isinstance(answer, RejectedError) else item(_granted(wish, answer), 201)
             for (place, wish), answer in zip(good.items(), answers, strict=True)
         }
-        return self.answer(in_order(done, bad), revision=max((answer.revision for answer in answers), default=0))
+        return self.answer(
+            in_order(done, bad), revision=max((answer.revision for answer in answers), default=0)
+        )
 
     def _new(self, wish: Mapping[str, Any]) -> services.NewSession:
         return services.NewSession(
@@ -313,7 +333,9 @@ class OneSession(CoordinationEndpoint):
         owner_id = self.caller.user.pk if self.caller.user else None
         is_own = lease_token is not None or (owner_id is not None and owner_id == session.user_id)
         if not is_own and not access.may_operate(self.caller):
-            raise Problem("permission-denied", "Send the session's lease_token, or use a key with the scope admin.")
+            raise Problem(
+                "permission-denied", "Send the session's lease_token, or use a key with the scope admin."
+            )
 
 
 class Session(OneSession):
@@ -356,16 +378,18 @@ class Session(OneSession):
         for listed in ("time_windows", "capabilities"):
             if listed in change:
                 change[listed] = tuple(change[listed])
-        grant = services.update_session(
-            name, actor=self.caller.actor, request_id=self.command_id, **change
+        grant = services.update_session(name, actor=self.caller.actor, request_id=self.command_id, **change)
+        shown = (
+            SessionSerializer(session).data
+            | _written(change)
+            | {
+                "status": grant.status,
+                "health_status": grant.health_status,
+                "lease_expires_at": grant.lease_expires_at,
+                "max_concurrent_tasks": grant.max_concurrent_tasks,
+                "current_task_count": grant.current_task_count,
+            }
         )
-        shown = SessionSerializer(session).data | _written(change) | {
-            "status": grant.status,
-            "health_status": grant.health_status,
-            "lease_expires_at": grant.lease_expires_at,
-            "max_concurrent_tasks": grant.max_concurrent_tasks,
-            "current_task_count": grant.current_task_count,
-        }
         return self.answer(shown, revision=grant.revision)
 
     @describes(
@@ -409,7 +433,9 @@ class Heartbeat(CoordinationEndpoint):
         """The renewed lease."""
         self.only()
         wish = self.body(HeartbeatSerializer)
-        done = services.record_heartbeat(heartbeat_of(name, wish), actor=self.caller.actor, request_id=self.command_id)
+        done = services.record_heartbeat(
+            heartbeat_of(name, wish), actor=self.caller.actor, request_id=self.command_id
+        )
         return self.answer(heartbeat_answer(done), revision=done.revision)
 
 
@@ -627,4 +653,3 @@ def _released(released: services.Released, status: str) -> dict[str, Any]:
 def _name_in(one: Any) -> str | None:
     name = one.get("session_name") if isinstance(one, Mapping) else None
     return name if isinstance(name, str) else None
-

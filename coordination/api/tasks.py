@@ -29,13 +29,27 @@ from coordination.api.filters import choices_filter
 from coordination.api.refusals import item
 from coordination.errors import CoordinationError, NotFound
 from coordination.machine.kinds import DependencyPolicy
-from coordination.models import TASK_DATA_BYTES_MAX, AttemptOutcome, DistributedTask, TaskAttempt, TaskStatus, Tier
+from coordination.models import (
+    TASK_DATA_BYTES_MAX,
+    AttemptOutcome,
+    DistributedTask,
+    TaskAttempt,
+    TaskStatus,
+    Tier,
+)
 from coordination.services.tasks import ERROR_MESSAGE_MAX, RESULT_BYTES_MAX
 from gaia_site.api.endpoint import StrictSerializer
 from gaia_site.bodies import BATCH_LIMIT, too_large
 from gaia_site.pagination import filtered, page
 from gaia_site.problems import invalid
-from gaia_site.schema import BatchLineSerializer, describes, list_parameters, one_or_lines, one_or_many, page_of
+from gaia_site.schema import (
+    BatchLineSerializer,
+    describes,
+    list_parameters,
+    one_or_lines,
+    one_or_many,
+    page_of,
+)
 
 TAG = "tasks"
 ORDERINGS = ("-created_at", "priority", "updated_at")
@@ -102,7 +116,15 @@ class AttemptSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = TaskAttempt
-        fields = ("attempt_number", "session_name", "claim_token", "started_at", "ended_at", "outcome", "error")
+        fields = (
+            "attempt_number",
+            "session_name",
+            "claim_token",
+            "started_at",
+            "ended_at",
+            "outcome",
+            "error",
+        )
         read_only_fields = fields
 
 
@@ -120,22 +142,34 @@ class TaskWithHistorySerializer(TaskSerializer):
 class NewTaskSerializer(StrictSerializer):
     """What shall be done."""
 
-    idempotency_key = StrictCharField(max_length=255, help_text="Names the task: the same key with the same body is the same task.")
+    idempotency_key = StrictCharField(
+        max_length=255, help_text="Names the task: the same key with the same body is the same task."
+    )
     task_type = StrictCharField(max_length=100)
     task_data = ObjectField(bytes_most=TASK_DATA_BYTES_MAX, default=dict)
     priority = StrictIntegerField(min_value=-PRIORITY_MOST, max_value=PRIORITY_MOST, default=0)
     lesson_id = serializers.UUIDField(required=False, allow_null=True, default=None)
     target_session = SessionNameField(required=False, allow_null=True, default=None)
     required_capabilities = capabilities(required=False, default=list)
-    required_tier = serializers.ChoiceField(choices=Tier.choices, required=False, allow_null=True, default=None)
-    depends_on = serializers.ListField(child=serializers.UUIDField(), max_length=DEPENDENCIES_MOST, required=False, default=list)
+    required_tier = serializers.ChoiceField(
+        choices=Tier.choices, required=False, allow_null=True, default=None
+    )
+    depends_on = serializers.ListField(
+        child=serializers.UUIDField(), max_length=DEPENDENCIES_MOST, required=False, default=list
+    )
     on_dependency_failure = serializers.ChoiceField(
-        choices=[policy.value for policy in DependencyPolicy], default="fail", help_text="What a failed dependency does: fail this task too, or release it."
+        choices=[policy.value for policy in DependencyPolicy],
+        default="fail",
+        help_text="What a failed dependency does: fail this task too, or release it.",
     )
     run_after = MomentField(required=False, allow_null=True, default=None)
     max_retries = StrictIntegerField(min_value=0, max_value=RETRIES_MOST, default=3)
-    claim_ttl_s = StrictFloatField(min_value=0.1, max_value=CLAIM_TTL_MOST_S, required=False, allow_null=True, default=None)
-    timeout_s = StrictFloatField(min_value=0.1, max_value=TIMEOUT_MOST_S, required=False, allow_null=True, default=None)
+    claim_ttl_s = StrictFloatField(
+        min_value=0.1, max_value=CLAIM_TTL_MOST_S, required=False, allow_null=True, default=None
+    )
+    timeout_s = StrictFloatField(
+        min_value=0.1, max_value=TIMEOUT_MOST_S, required=False, allow_null=True, default=None
+    )
 
 
 class ChangedTaskSerializer(StrictSerializer):
@@ -215,8 +249,6 @@ class CompletionsSerializer(StrictSerializer):
     completions = serializers.ListField(child=serializers.JSONField(), allow_empty=True)
 
 
-
-
 class FailSerializer(TokenSerializer):
     """The claim and what went wrong."""
 
@@ -254,8 +286,12 @@ class TaskFilter(django_filters.FilterSet):
     status = choices_filter(TaskStatus)
     task_type = django_filters.CharFilter()
     lesson_id = django_filters.UUIDFilter(field_name="lesson_id")
-    claimed_by = django_filters.CharFilter(field_name="claimed_by__session_name", help_text="A session's name.")
-    priority_min = django_filters.NumberFilter(field_name="priority", lookup_expr="gte", min_value=-(2**31), max_value=2**31 - 1)
+    claimed_by = django_filters.CharFilter(
+        field_name="claimed_by__session_name", help_text="A session's name."
+    )
+    priority_min = django_filters.NumberFilter(
+        field_name="priority", lookup_expr="gte", min_value=-(2**31), max_value=2**31 - 1
+    )
     created_after = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gt")
 
     class Meta:
@@ -420,7 +456,9 @@ class Start(CoordinationEndpoint):
         """The task."""
         self.only()
         wish = self.body(TokenSerializer)
-        done = services.start(task_id, wish["claim_token"], actor=self.caller.actor, request_id=self.command_id)
+        done = services.start(
+            task_id, wish["claim_token"], actor=self.caller.actor, request_id=self.command_id
+        )
         return self.answer(task_change(done), revision=done.revision)
 
 
@@ -496,9 +534,13 @@ class Completions(CoordinationEndpoint):
         if len(items) > BATCH_LIMIT:
             raise too_large("The batch", f"{BATCH_LIMIT:,} items")
         good, bad = self.check_items(items, CompletionSerializer)
-        wishes = [services.Completion(wish["id"], wish["claim_token"], wish["result"]) for wish in good.values()]
+        wishes = [
+            services.Completion(wish["id"], wish["claim_token"], wish["result"]) for wish in good.values()
+        ]
         answers = (
-            services.complete_many(wishes, actor=self.caller.actor, request_id=self.command_id) if wishes else []
+            services.complete_many(wishes, actor=self.caller.actor, request_id=self.command_id)
+            if wishes
+            else []
         )
         lines = completion_lines(wishes, answers)
         done = dict(zip(good, lines, strict=True))

@@ -28,7 +28,7 @@ def schema() -> dict[str, Any]:
 
 
 @cache
-def _encoded(is_yaml: bool) -> bytes:
+def _encoded(*, is_yaml: bool) -> bytes:
     if is_yaml:
         return yaml.safe_dump(schema(), sort_keys=False, allow_unicode=True).encode()
     return msgspec.json.encode(schema())
@@ -41,7 +41,7 @@ class SchemaView(View):
         """200 for everybody: it holds nothing but what these pages say."""
         is_yaml = request.GET.get("format") == "yaml"
         kind = "application/yaml" if is_yaml else "application/vnd.oai.openapi+json; charset=utf-8"
-        return HttpResponse(_encoded(is_yaml), content_type=kind)
+        return HttpResponse(_encoded(is_yaml=is_yaml), content_type=kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,9 @@ def _operation(document: Mapping[str, Any], path: str, verb: str, said: Mapping[
             Answer(
                 status,
                 answer.get("description", ""),
-                tuple(_fields(document, next(iter(answer.get("content", {}).values()), {}).get("schema", {}))),
+                tuple(
+                    _fields(document, next(iter(answer.get("content", {}).values()), {}).get("schema", {}))
+                ),
             )
             for status, answer in said.get("responses", {}).items()
         ),

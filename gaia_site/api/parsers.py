@@ -23,7 +23,9 @@ class StrictJSONParser(BaseParser):
 
     media_type = "application/json"
 
-    def parse(self, stream: IO[bytes], media_type: str | None, parser_context: Mapping[str, Any] | None) -> Any:
+    def parse(
+        self, stream: IO[bytes], media_type: str | None, parser_context: Mapping[str, Any] | None
+    ) -> Any:
         """The decoded value."""
         request = (parser_context or {})["request"]
         body = read(stream, request)

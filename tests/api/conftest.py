@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model

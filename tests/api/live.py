@@ -47,7 +47,14 @@ class Caller:
         self._pool = urllib3.PoolManager(maxsize=16, retries=False)
 
     def __call__(
-        self, method: str, path: str, body: Any = None, *, key: str | None = None, timeout_s: float = 40.0, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        timeout_s: float = 40.0,
+        **headers: str,
     ) -> Answer:
         """One call; `body` is bytes or a JSON value, `key` an Idempotency-Key."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -58,7 +65,11 @@ class Caller:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
             named.setdefault("Content-Type", "application/json")
-        address = path if path.startswith("http") else self.url + (path if path.startswith("/") else f"/api/v1/{path}")
+        address = (
+            path
+            if path.startswith("http")
+            else self.url + (path if path.startswith("/") else f"/api/v1/{path}")
+        )
         answer = self._pool.request(method, address, body=data, headers=named, timeout=timeout_s)
         return Answer(answer.status, answer.headers, answer.data)
 
@@ -84,7 +95,16 @@ class Web:
 
     def start(self) -> Web:
         """Starts it and waits until it answers."""
-        command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "gaia_site.asgi:application"]
+        command = [
+            sys.executable,
+            "-m",
+            "daphne",
+            "-b",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "gaia_site.asgi:application",
+        ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         eventually(self._is_up, START_S, 0.1, "a web process that answers")

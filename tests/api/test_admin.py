@@ -25,7 +25,15 @@ from gaia_site.problems import Problem
 
 pytestmark = pytest.mark.django_db
 
-WINDOWS = ["claudesession", "distributedtask", "taskattempt", "distributedlock", "lesson", "project", "sessionaffinity"]
+WINDOWS = [
+    "claudesession",
+    "distributedtask",
+    "taskattempt",
+    "distributedlock",
+    "lesson",
+    "project",
+    "sessionaffinity",
+]
 
 
 @pytest.fixture
@@ -42,14 +50,24 @@ def fleet():
     soon = timezone.now() + timedelta(seconds=20)
     sessions = [
         ClaudeSession.objects.create(
-            session_name=f"east/{number}", tier="worker", provider="claude", status=status, lesson=lesson,
-            lease_expires_at=soon, current_task_count=1,
+            session_name=f"east/{number}",
+            tier="worker",
+            provider="claude",
+            status=status,
+            lesson=lesson,
+            lease_expires_at=soon,
+            current_task_count=1,
         )
         for number, status in enumerate(("idle", "busy", "failed", "paused"))
     ]
     task = DistributedTask.objects.create(
-        idempotency_key="k1", task_type="bug_fix", lesson=lesson, claimed_by=sessions[1], status="in_progress",
-        claim_expires_at=soon, claim_token=7,
+        idempotency_key="k1",
+        task_type="bug_fix",
+        lesson=lesson,
+        claimed_by=sessions[1],
+        status="in_progress",
+        claim_expires_at=soon,
+        claim_token=7,
     )
     TaskAttempt.objects.create(
         task=task, session=sessions[1], attempt_number=1, claim_token=7, started_at=timezone.now()
@@ -58,7 +76,12 @@ def fleet():
         lock_key="deploy", owner_id="east/1", acquired_at=timezone.now(), expires_at=soon, fencing_token=9
     )
     CoordinationEvent.objects.create(
-        raft_index=3, sequence=0, kind="session_failed", subject="east/2", actor="key:x", occurred_at=timezone.now()
+        raft_index=3,
+        sequence=0,
+        kind="session_failed",
+        subject="east/2",
+        actor="key:x",
+        occurred_at=timezone.now(),
     )
     return sessions
 
@@ -209,8 +232,11 @@ def test_a_key_that_ends_in_the_past_is_not_made(client, operator):
     client.post(
         reverse("admin:gaia_site_apikey_add"),
         {
-            "name": "ci", "owner": operator.pk, "scopes": ["agent"],
-            "expires_at_0": past.date(), "expires_at_1": past.time(),
+            "name": "ci",
+            "owner": operator.pk,
+            "scopes": ["agent"],
+            "expires_at_0": past.date(),
+            "expires_at_1": past.time(),
         },
     )
 

@@ -27,7 +27,11 @@ BROKEN = {
     "NaN": b'{"idempotency_key":"k","task_type":"t","priority":NaN}',
     "infinity": b'{"idempotency_key":"k","task_type":"t","claim_ttl_s":Infinity}',
     "1e400": b'{"idempotency_key":"k","task_type":"t","claim_ttl_s":1e400}',
-    "deep": b'{"idempotency_key":"k","task_type":"t","task_data":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+    "deep": b'{"idempotency_key":"k","task_type":"t","task_data":'
+    + b'{"a":' * 100_000
+    + b"1"
+    + b"}" * 100_000
+    + b"}",
     "deep list": b"[" * 100_000 + b"]" * 100_000,
     "NUL": b'{"idempotency_key":"k\\u0000","task_type":"t"}',
     "NUL inside": b'{"idempotency_key":"k","task_type":"t","task_data":{"a":["\\u0000"]}}',
@@ -114,7 +118,10 @@ WRONG_SESSIONS = [
     (SESSION | {"metadata": []}, ["metadata"]),
     (SESSION | {"metadata": {"a": "x" * 20_000}}, ["metadata"]),
     (SESSION | {"time_windows": [{"from_time": "25:00"}]}, ["time_windows", 0, "from_time"]),
-    (SESSION | {"time_windows": [{"from_time": "10:00", "to_time": "09:00"}]}, ["time_windows", 0, "to_time"]),
+    (
+        SESSION | {"time_windows": [{"from_time": "10:00", "to_time": "09:00"}]},
+        ["time_windows", 0, "to_time"],
+    ),
     (SESSION | {"lesson_id": str(uuid.uuid4())}, ["lesson_id"]),
     (SESSION | {"lease_token": 2**63}, ["lease_token"]),
 ]
@@ -139,7 +146,11 @@ WRONG_HOT = [
     ("tasks/claim", {"session_name": "s", "lease_token": 2**63}, ["lease_token"]),
     (f"tasks/{uuid.uuid4()}/complete", {"claim_token": True}, ["claim_token"]),
     ("sessions/s/heartbeat", {"lease_token": 1, "load": "high"}, ["load"]),
-    ("sessions/s/heartbeat", {"lease_token": 1, "progress": [{"task_id": "x", "claim_token": 1}]}, ["progress", 0, "task_id"]),
+    (
+        "sessions/s/heartbeat",
+        {"lease_token": 1, "progress": [{"task_id": "x", "claim_token": 1}]},
+        ["progress", 0, "task_id"],
+    ),
     ("heartbeats", {"heartbeats": 7}, ["heartbeats"]),
 ]
 
@@ -201,7 +212,15 @@ def test_another_media_type_is_415(site, path):
 
 @pytest.mark.parametrize(
     "path",
-    ["tasks/seven", "tasks/seven/complete", "lessons/seven", "affinities/7", "tasks/%00", "sessions/%00", "locks/%00"],
+    [
+        "tasks/seven",
+        "tasks/seven/complete",
+        "lessons/seven",
+        "affinities/7",
+        "tasks/%00",
+        "sessions/%00",
+        "locks/%00",
+    ],
 )
 def test_an_address_that_is_none_is_a_clean_refusal(site, path):
     answer = site.agent("GET", path)

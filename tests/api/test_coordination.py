@@ -124,7 +124,9 @@ def test_a_paused_session_gets_no_task_and_is_told(site, name):
 
     paused = site.admin("POST", f"sessions/{session['session_name']}/pause", {"reason": "lunch"})
     claim = site.agent(
-        "POST", "tasks/claim", {"session_name": session["session_name"], "lease_token": session["lease_token"]}
+        "POST",
+        "tasks/claim",
+        {"session_name": session["session_name"], "lease_token": session["lease_token"]},
     )
     beat = site.agent(
         "POST", f"sessions/{session['session_name']}/heartbeat", {"lease_token": session["lease_token"]}
@@ -211,7 +213,9 @@ def test_a_task_goes_all_its_way(site, name):
         {"claim_token": claimed["claim_token"], "progress": {"percent": 40, "note": "half"}},
     )
     done = site.agent(
-        "POST", f"tasks/{made['id']}/complete", {"claim_token": claimed["claim_token"], "result": {"lines": 7}}
+        "POST",
+        f"tasks/{made['id']}/complete",
+        {"claim_token": claimed["claim_token"], "result": {"lines": 7}},
     )
 
     assert claimed["task_data"] == {"file": "a.py"}
@@ -326,7 +330,11 @@ def test_a_cancelled_task_is_not_claimed(site, name):
     claim = site.agent(
         "POST",
         "tasks/claim",
-        {"session_name": session["session_name"], "lease_token": session["lease_token"], "task_types": [kind]},
+        {
+            "session_name": session["session_name"],
+            "lease_token": session["lease_token"],
+            "task_types": [kind],
+        },
     )
 
     assert answer.json()["status"] == "cancelled", answer.body
@@ -346,7 +354,11 @@ def test_a_claim_waits_for_a_task(site, name):
 
 def test_an_empty_claim_says_why(site, name):
     session = site.session(name("s"))
-    body = {"session_name": session["session_name"], "lease_token": session["lease_token"], "task_types": [name("t")]}
+    body = {
+        "session_name": session["session_name"],
+        "lease_token": session["lease_token"],
+        "task_types": [name("t")],
+    }
 
     answer = site.agent("POST", "tasks/claim", body | {"wait_s": 0.2})
 
@@ -381,7 +393,11 @@ def test_dependencies_are_waited_for(site, name):
     session, first, second = site.session(name("s")), name("t"), name("t")
     one = site.task(first)
     site.task(second, depends_on=[one["id"]])
-    body = {"session_name": session["session_name"], "lease_token": session["lease_token"], "task_types": [second]}
+    body = {
+        "session_name": session["session_name"],
+        "lease_token": session["lease_token"],
+        "task_types": [second],
+    }
 
     assert site.agent("POST", "tasks/claim", body).json()["tasks"] == []
     claimed = site.claimed(session, first)
@@ -402,7 +418,11 @@ def test_a_task_is_explained(site, name):
 def test_tasks_are_filtered_and_paged(site, name):
     kind = name("t")
     keys = [name("k") for _ in range(5)]
-    site.agent("POST", "tasks", [{"idempotency_key": key, "task_type": kind, "priority": place} for place, key in enumerate(keys)])
+    site.agent(
+        "POST",
+        "tasks",
+        [{"idempotency_key": key, "task_type": kind, "priority": place} for place, key in enumerate(keys)],
+    )
 
     page = site.agent("GET", f"tasks?task_type={kind}&limit=2&ordering=priority").json()
     seen = [task["idempotency_key"] for task in page["results"]]
@@ -416,7 +436,10 @@ def test_tasks_are_filtered_and_paged(site, name):
     assert [task["idempotency_key"] for task in back["results"]] == keys[2:4]
     high = site.agent("GET", f"tasks?task_type={kind}&priority_min=3&status=pending").json()
     assert {task["idempotency_key"] for task in high["results"]} == set(keys[3:])
-    assert site.agent("GET", f"tasks?task_type={kind}&created_after=2999-01-01T00:00:00Z").json()["results"] == []
+    assert (
+        site.agent("GET", f"tasks?task_type={kind}&created_after=2999-01-01T00:00:00Z").json()["results"]
+        == []
+    )
 
 
 # Locks
@@ -445,9 +468,15 @@ def test_only_the_holder_renews_and_releases(site, name):
     held = site.agent("POST", f"locks/{key}/acquire", {"owner_id": "a", "ttl_s": 30}).json()
     token = held["fencing_token"]
 
-    is_problem(site.agent("POST", f"locks/{key}/renew", {"owner_id": "b", "fencing_token": token}), 412, "stale-token")
     is_problem(
-        site.agent("POST", f"locks/{key}/release", {"owner_id": "a", "fencing_token": token + 1}), 412, "stale-token"
+        site.agent("POST", f"locks/{key}/renew", {"owner_id": "b", "fencing_token": token}),
+        412,
+        "stale-token",
+    )
+    is_problem(
+        site.agent("POST", f"locks/{key}/release", {"owner_id": "a", "fencing_token": token + 1}),
+        412,
+        "stale-token",
     )
     renewed = site.agent("POST", f"locks/{key}/renew", {"owner_id": "a", "fencing_token": token})
     released = site.agent("POST", f"locks/{key}/release", {"owner_id": "a", "fencing_token": token})
@@ -544,7 +573,9 @@ def test_an_affinity_lives(site, name):
     assert (seen["session_name"], seen["affinity_score"]) == (session["session_name"], 0.7)
     changed = site.agent("PATCH", address, {"affinity_score": 0.2})
     assert changed.json()["affinity_score"] == 0.2, changed.body
-    listed = site.agent("GET", f"affinities?session_name={session['session_name']}&min_index={changed.index}").json()
+    listed = site.agent(
+        "GET", f"affinities?session_name={session['session_name']}&min_index={changed.index}"
+    ).json()
     assert [one["affinity_score"] for one in listed["results"]] == [0.2]
     gone = site.agent("DELETE", address)
     assert gone.status == 204
@@ -577,15 +608,17 @@ def test_events_come_in_order_and_none_is_missed(site, name):
         seen += page["results"]
 
     mine = [event for event in seen if event["subject"] == session_name]
-    assert [event["kind"] for event in mine][0] == "session_registered"
-    assert [event["kind"] for event in mine][-1] == "session_deregistered"
+    assert mine[0]["kind"] == "session_registered"
+    assert mine[-1]["kind"] == "session_deregistered"
     assert mine[0]["actor"] == "key:agent"
     places = [(event["index"], event["sequence"]) for event in seen]
     assert places == sorted(set(places))
 
 
 def test_a_read_waits_for_a_write_and_gives_up_in_time(site, name):
-    session = site.agent("POST", "sessions", {"session_name": name("s"), "tier": "worker", "provider": "claude"})
+    session = site.agent(
+        "POST", "sessions", {"session_name": name("s"), "tier": "worker", "provider": "claude"}
+    )
 
     seen = site.agent("GET", f"sessions?min_index={session.index}")
     never = site.agent("GET", f"sessions?min_index={session.index + 10**9}")

@@ -116,7 +116,9 @@ def test_another_media_type_is_415(api, kind):
     is_problem(api("agent")("POST", "tasks", b"{}", Content_Type=kind), 415, "unsupported-media-type")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"null", b"3", b'"text"', b'{"a":"\\u0000"}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"NaN", b"null", b"3", b'"text"', b'{"a":"\\u0000"}', b"[" * 100_000]
+)
 def test_a_body_that_is_no_json_object_is_400(api, body):
     is_problem(api("agent")("POST", "tasks/claim", body), 400, "validation-error")
 

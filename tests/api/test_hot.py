@@ -15,7 +15,11 @@ CLAIM = {"session_name": "nobody", "lease_token": 1}
 
 
 def test_hot_and_cold_addresses_mind_no_slash(site):
-    assert site.agent("POST", "tasks/claim/", CLAIM).status == site.agent("POST", "tasks/claim", CLAIM).status == 404
+    assert (
+        site.agent("POST", "tasks/claim/", CLAIM).status
+        == site.agent("POST", "tasks/claim", CLAIM).status
+        == 404
+    )
 
 
 def test_hot_calls_tell_their_limits(site):
@@ -81,16 +85,16 @@ def page_key(site):
     rows = ApiKey.objects.filter(prefix=site.secrets["writer"].split("_")[1])
     rows.update(allowed_origins=["https://app.example"])
     eventually(
-        lambda: preflight(site, "https://app.example").headers.get("Access-Control-Allow-Origin"), 5, what="origin"
+        lambda: preflight(site, "https://app.example").headers.get("Access-Control-Allow-Origin"),
+        5,
+        what="origin",
     )
     yield site.secrets["writer"]
     rows.update(allowed_origins=[])
 
 
 def preflight(site, origin):
-    return site.nobody(
-        "OPTIONS", "usability/metrics", Origin=origin, Access_Control_Request_Method="POST"
-    )
+    return site.nobody("OPTIONS", "usability/metrics", Origin=origin, Access_Control_Request_Method="POST")
 
 
 def test_a_page_of_a_listed_origin_may_ask_and_others_may_not(site, page_key):
@@ -118,7 +122,9 @@ def test_an_error_too_can_be_read_by_the_page(site, page_key):
 
 def test_a_beacon_brings_its_key_in_the_query(site, page_key):
     refused = site.nobody("POST", "usability/metrics?key=nonsense", b"[]", Content_Type="text/plain")
-    answer = site.nobody("POST", f"usability/metrics?key={page_key}&validate_only=1", b"[]", Content_Type="text/plain")
+    answer = site.nobody(
+        "POST", f"usability/metrics?key={page_key}&validate_only=1", b"[]", Content_Type="text/plain"
+    )
 
     assert refused.status == 401
     assert answer.status not in (401, 403, 415), answer.body

@@ -90,7 +90,11 @@ def test_a_claim_repeated_after_a_lost_answer_gets_the_same_task(site, name):
     session, kind = site.session(name("s")), name("t")
     site.task(kind)
     site.agent("POST", "tasks", {"idempotency_key": name("t"), "task_type": kind})
-    body = {"session_name": session["session_name"], "lease_token": session["lease_token"], "task_types": [kind]}
+    body = {
+        "session_name": session["session_name"],
+        "lease_token": session["lease_token"],
+        "task_types": [kind],
+    }
 
     first = site.agent("POST", "tasks/claim", body, key="claim-1")
     second = site.agent("POST", "tasks/claim", body, key="claim-1")
@@ -194,3 +198,14 @@ def test_one_who_waits_in_vain_may_try_again(monkeypatch):
 
     assert caught.value.slug == "overloaded"
     assert caught.value.retry_after_s
+
+
+@pytest.mark.django_db
+def test_what_nobody_can_ask_for_any_more_goes_by_itself(monkeypatch):
+    begin(attempt(key="old"))
+    IdempotencyRecord.objects.update(started_at=timezone.now() - idempotency.KEPT - timedelta(seconds=1))
+    monkeypatch.setattr(idempotency, "_tidy_at_s", float("-inf"))
+
+    begin(attempt(key="new"))
+
+    assert set(IdempotencyRecord.objects.values_list("key", flat=True)) == {"new"}

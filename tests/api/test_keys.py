@@ -62,7 +62,8 @@ def test_a_wrong_secret_behind_a_known_prefix_is_refused(owner):
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "x", "gaia_", "gaia_abc_def", "gaia_0123456789ab_", "gaia_0123456789ab_" + "x" * 3000, "töken"]
+    "secret",
+    ["", "x", "gaia_", "gaia_abc_def", "gaia_0123456789ab_", "gaia_0123456789ab_" + "x" * 3000, "töken"],
 )
 def test_what_is_no_key_is_refused(secret):
     refused(secret)

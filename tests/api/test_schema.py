@@ -20,7 +20,11 @@ def api_routes(patterns=None, prefix=""):
         here = prefix + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
             yield from api_routes(pattern.url_patterns, here)
-        elif isinstance(pattern, URLPattern) and here.startswith("api/v1/") and hasattr(pattern.callback, "view_class"):
+        elif (
+            isinstance(pattern, URLPattern)
+            and here.startswith("api/v1/")
+            and hasattr(pattern.callback, "view_class")
+        ):
             yield "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", here), pattern.callback.view_class
 
 
@@ -41,7 +45,9 @@ def test_hot_calls_are_described_too():
     from gaia_site.api.routes import hot_routes
 
     described = {
-        (verb.upper(), re.sub(r"\{\w+\}", "{}", path)) for path, item in schema()["paths"].items() for verb in item
+        (verb.upper(), re.sub(r"\{\w+\}", "{}", path))
+        for path, item in schema()["paths"].items()
+        for verb in item
     }
 
     for route in hot_routes():
@@ -61,7 +67,7 @@ def test_every_call_has_a_name_of_its_own_a_summary_and_its_errors():
     names = [operation["operationId"] for _, _, operation in operations()]
 
     assert len(names) == len(set(names))
-    for where, verb, operation in operations():
+    for where, _, operation in operations():
         assert operation.get("summary"), where
         assert {"401", "403", "429", "503"} <= set(operation["responses"]), where
         assert any(status.startswith("2") for status in operation["responses"]), where

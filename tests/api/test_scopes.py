@@ -81,7 +81,11 @@ def test_each_role_gets_in_or_403_and_nobody_401(site, method, path, body, allow
 def test_the_matrix_knows_every_call(site):
     document = site.nobody("GET", "/api/schema").json()
     described = {
-        (verb.upper(), path.count("/"), path.rstrip("/").rpartition("/")[2] if not path.endswith("}") else "{}")
+        (
+            verb.upper(),
+            path.count("/"),
+            path.rstrip("/").rpartition("/")[2] if not path.endswith("}") else "{}",
+        )
         for path, item in document["paths"].items()
         for verb in item
         if not path.startswith("/api/v1/usability")
@@ -93,7 +97,9 @@ def test_the_matrix_knows_every_call(site):
     ) == len(CALLS)
 
 
-def test_an_agent_changes_a_session_with_its_lease_or_its_owners_key_only(site, name, secrets, django_db_blocker):
+def test_an_agent_changes_a_session_with_its_lease_or_its_owners_key_only(
+    site, name, secrets, django_db_blocker
+):
     from django.contrib.auth import get_user_model
 
     from gaia_site.keys import issue_key

@@ -24,13 +24,23 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The fields of a key."""
         parser.add_argument("--name", required=True, help="what or who uses it")
-        parser.add_argument("--scope", required=True, nargs="+", choices=Scope.values, metavar="SCOPE",
-                            help=f"one or more of {', '.join(Scope.values)}")
+        parser.add_argument(
+            "--scope",
+            required=True,
+            nargs="+",
+            choices=Scope.values,
+            metavar="SCOPE",
+            help=f"one or more of {', '.join(Scope.values)}",
+        )
         parser.add_argument("--owner", help="user name it acts for; default: the first superuser")
-        parser.add_argument("--app", default="", help="the app a metrics:write key writes for; default: every app")
+        parser.add_argument(
+            "--app", default="", help="the app a metrics:write key writes for; default: every app"
+        )
         parser.add_argument("--origin", nargs="*", default=[], help="origins of pages that may use it, or *")
         parser.add_argument("--days", type=int, help="days until it expires; default: never")
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of the key alone")
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON object instead of the key alone"
+        )
 
     def handle(self, **options: Any) -> None:
         """Prints the key on standard output, alone, so that a script can keep it."""
