@@ -97,7 +97,7 @@ class ClassSimulator:
 
     def until(self, now_ms: int) -> list[dict[str, Any]]:
         """Metrics in the API's form, in order of time, that happened up to `now_ms` and were not given yet."""
-        found = []
+        found: list[dict[str, Any]] = []
         while True:
             if self._next is None:
                 self._next = next(self._metrics, None)

@@ -380,6 +380,11 @@ def test_a_snapshot_of_other_detectors_is_refused(monkeypatch):
     assert classroom.decode(payload) is None
 
 
+@pytest.mark.parametrize("payload", [b"", b"\x00", msgspec.msgpack.encode({"detectors": [], "room": 1})])
+def test_a_snapshot_that_cannot_be_read_is_refused(payload):
+    assert classroom.decode(payload) is None
+
+
 def test_open_episodes_are_listed_longest_first():
     state, _ = run(Pupil("b").answers("---", from_s=20), Pupil("a").answers("---"), until_s=100)
 

@@ -232,15 +232,18 @@ def encode(state: ClassroomState) -> bytes:
 
 
 def decode(payload: bytes) -> ClassroomState | None:
-    """The state `encode` wrote; None where it was written by other detectors, then rebuild from the rows."""
-    stored = msgspec.msgpack.decode(payload, type=_Stored)
-    if stored.detectors != [(detector.name, detector.version) for detector in DETECTORS]:
+    """The state `encode` wrote; None where other detectors or another version wrote it, then rebuild from the rows."""
+    try:
+        stored = msgspec.msgpack.decode(payload, type=_Stored)
+        if stored.detectors != [(detector.name, detector.version) for detector in DETECTORS]:
+            return None
+        for desk in stored.desks:
+            desk.student.states = [
+                msgspec.convert(raw, detector.State)
+                for raw, detector in zip(desk.student.states, DETECTORS, strict=True)
+            ]
+    except msgspec.DecodeError:
         return None
-    for desk in stored.desks:
-        desk.student.states = [
-            msgspec.convert(raw, detector.State)
-            for raw, detector in zip(desk.student.states, DETECTORS, strict=True)
-        ]
     state = stored.room
     state.desks = {(desk.student.student_id, desk.student.app_name): desk for desk in stored.desks}
     state.cards = {card.topic: card for card in stored.cards}
