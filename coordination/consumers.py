@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import Error as DatabaseError
 from django.urls import path
 
 from coordination import access, push, selectors
@@ -23,9 +25,13 @@ from gaia_site.keys import Principal, bearer, principal_of_async, principal_of_u
 from gaia_site.pagination import LIMIT_MOST
 from gaia_site.problems import Problem
 
+log = logging.getLogger("gaia.push")
+
 NOT_AUTHENTICATED = 4401
 NOT_ALLOWED = 4403
 BAD_REQUEST = 4400
+TRY_AGAIN_LATER = 1013
+_CLOSE_CODES = {401: NOT_AUTHENTICATED, 503: TRY_AGAIN_LATER}
 
 
 class CoordinationConsumer(AsyncWebsocketConsumer):
@@ -39,12 +45,12 @@ class CoordinationConsumer(AsyncWebsocketConsumer):
             principal = await self._principal()
             after = self._after()
         except Problem as problem:
-            await self.close(NOT_AUTHENTICATED if problem.status == 401 else BAD_REQUEST)
+            await self.close(_CLOSE_CODES.get(problem.status, BAD_REQUEST))
             return
         if not access.may_use(principal):
             await self.close(NOT_ALLOWED)
             return
-        self._sending = asyncio.create_task(self._send_from(after))
+        self._sending = asyncio.create_task(self._send_while_possible(after))
 
     async def disconnect(self, code: int) -> None:
         """Ends the sending."""
@@ -52,6 +58,14 @@ class CoordinationConsumer(AsyncWebsocketConsumer):
             self._sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sending
+
+    async def _send_while_possible(self, after: int | None) -> None:
+        """Sends until the client leaves; without the database it closes, and the client comes back later."""
+        try:
+            await self._send_from(after)
+        except DatabaseError as error:
+            log.warning("socket_closed", extra={"reason": type(error).__name__})
+            await self.close(TRY_AGAIN_LATER)
 
     async def _send_from(self, after: int | None) -> None:
         async with push.hints() as hint:

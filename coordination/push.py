@@ -1,7 +1,8 @@
-"""Hints that something happened in coordination: the one place here that touches the channel layer.
+"""Hints that rows of coordination have changed, for sockets and streams of this process.
 
-A hint says "look", never what: whoever is told asks the rows, and asks them now and then anyway, so a lost
-hint costs time and nothing else.
+One watcher an event loop asks for the watermark a few times a second, however many listen, and only while
+somebody does; each listener then reads what came after its own cursor. The watermark is the truth already,
+so no broker carries the hints: one that is away costs nothing, and the nodes need to know nobody.
 """
 
 from __future__ import annotations
@@ -10,63 +11,68 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
-from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
+from django.db import Error as DatabaseError
+
+from coordination import selectors
+from gaia_site.background import in_database
 
 log = logging.getLogger("gaia.push")
 
-GROUP = "coordination"
+WATCH_EVERY_S = 0.25
 LOOK_ANYWAY_S = 1.0
-CHANGED = {"type": "coordination.changed"}
 
 
-def events_projected() -> None:
-    """Says that rows have changed. For `on_commit`: a broker that is away is logged, never raised."""
-    layer = get_channel_layer()
-    if layer is None:
-        return
-    try:
-        async_to_sync(layer.group_send)(GROUP, CHANGED)
-    except Exception as error:  # noqa: BLE001  the edge: a hint is worth nothing beside the rows
-        log.warning("hint_lost", extra={"reason": type(error).__name__})
+@dataclass(slots=True)
+class _Watch:
+    """The listeners of one event loop and the task that watches for them."""
+
+    listeners: set[asyncio.Event] = field(default_factory=set)
+    task: asyncio.Task[None] | None = None
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
 
 
 @asynccontextmanager
 async def hints(look_anyway_s: float = LOOK_ANYWAY_S) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """A wait that ends with the next hint, and after `look_anyway_s` without one."""
-    layer = get_channel_layer()
-    channel = await _joined(layer)
+    """A wait that ends with the next change of the rows, and after `look_anyway_s` without one."""
+    loop = asyncio.get_running_loop()
+    watch = _watches.setdefault(loop, _Watch())
+    changed = asyncio.Event()
 
     async def hint() -> None:
-        if channel is None:
-            await asyncio.sleep(look_anyway_s)
-            return
         try:
-            await asyncio.wait_for(layer.receive(channel), look_anyway_s)
+            await asyncio.wait_for(changed.wait(), look_anyway_s)
         except TimeoutError:
             return
-        except Exception as error:  # noqa: BLE001  the edge: without the broker the rows are asked by the clock
-            log.warning("hints_away", extra={"reason": type(error).__name__})
-            await asyncio.sleep(look_anyway_s)
+        changed.clear()
 
+    watch.listeners.add(changed)
+    if watch.task is None:
+        watch.task = loop.create_task(_watch(watch))
     try:
         yield hint
     finally:
-        if channel is not None:
-            try:
-                await layer.group_discard(GROUP, channel)
-            except Exception as error:  # noqa: BLE001  the edge: the broker forgets us by itself
-                log.info("hints_not_left", extra={"reason": type(error).__name__})
+        watch.listeners.discard(changed)
 
 
-async def _joined(layer: object) -> str | None:
-    if layer is None:
-        return None
+async def _watch(watch: _Watch) -> None:
+    """Wakes the listeners when the watermark has moved; ends with the last of them."""
+    seen = 0
     try:
-        channel = await layer.new_channel()
-        await layer.group_add(GROUP, channel)
-    except Exception as error:  # noqa: BLE001  the edge: polling does
-        log.warning("hints_away", extra={"reason": type(error).__name__})
-        return None
-    return channel
+        while watch.listeners:
+            await asyncio.sleep(WATCH_EVERY_S)
+            try:
+                revision = await in_database(selectors.projected_revision)
+            except DatabaseError as error:
+                log.warning("watermark_unknown", extra={"reason": type(error).__name__})
+                continue
+            if revision != seen:
+                seen = revision
+                for changed in watch.listeners:
+                    changed.set()
+    finally:
+        watch.task = None
