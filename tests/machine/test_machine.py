@@ -23,6 +23,7 @@ from coordination.machine.commands import (
     TaskSpec,
     Tick,
 )
+from coordination.machine.deadlines import Deadlines, DueKind
 from coordination.machine.invariants import broken_rules, check_invariants
 from coordination.machine.kinds import Health, RejectionCode, SessionStatus, TaskStatus
 from coordination.machine.machine import Machine
@@ -702,3 +703,35 @@ def test_the_memory_of_departures_is_bounded():
     assert len(wishes.machine.state.departures) < 100
     wishes.register("cay")
     assert [session.session_name for session in wishes.machine.state.sessions.values()] == ["ann", "cay"]
+
+
+def test_a_failover_leaves_healthy_sessions_healthy():
+    wishes = Wishes(max_elapsed_ms=60_000)
+    wishes.register("ann")
+    wishes.ask(Tick(elapsed_ms=14_000, term=0))
+
+    wishes.ask(Tick(elapsed_ms=20_000, term=1))
+
+    assert wishes.machine.state.sessions["id-ann"].health is Health.HEALTHY
+
+
+def test_only_failures_in_a_row_stop_a_session():
+    wishes = Wishes()
+    token = wishes.register("ann")
+    for number, kind in enumerate([TaskFail, TaskFail, TaskComplete, TaskFail, TaskFail, TaskFail]):
+        assert wishes.machine.state.sessions["id-ann"].status is SessionStatus.IDLE
+        wishes.enqueue(f"t{number}", max_retries=0)
+        grant = wishes.ask(TaskClaim(session_name="ann", lease_token=token)).value.grants[0]
+        wishes.ask(kind(task_id=grant.task_id, claim_token=grant.claim_token))
+
+    assert wishes.machine.state.sessions["id-ann"].status is SessionStatus.FAILED
+
+
+def test_a_deadline_that_moved_by_a_moment_is_not_due_before_it():
+    deadlines = Deadlines()
+    deadlines.touch(DueKind.LOCK, "k", 10)
+    deadlines.touch(DueKind.LOCK, "k", 11)
+
+    assert deadlines.lower_bound_ms() == 10
+    assert deadlines.head(lambda kind, key: 11) == (11, DueKind.LOCK, "k")
+    assert deadlines.head(lambda kind, key: None) is None
