@@ -42,7 +42,12 @@ class Agent:
         return found
 
     async def register(self) -> None:
-        body = {"session_name": self.name, "tier": "worker", "provider": "openai", "max_concurrent_tasks": 1000}
+        body = {
+            "session_name": self.name,
+            "tier": "worker",
+            "provider": "openai",
+            "max_concurrent_tasks": 1000,
+        }
         self.lease_token = (await self.post("sessions", body))["lease_token"]
 
     async def claim(self) -> None:
@@ -51,7 +56,9 @@ class Agent:
 
     async def complete(self) -> None:
         task = self.held.pop()
-        await self.post(f"tasks/{task['id']}/complete", {"claim_token": task["claim_token"], "result": {"ok": True}})
+        await self.post(
+            f"tasks/{task['id']}/complete", {"claim_token": task["claim_token"], "result": {"ok": True}}
+        )
 
 
 async def enqueue(agent: Agent, run: str, count: int) -> None:

@@ -66,7 +66,12 @@ def main() -> None:
             time.sleep(WINDOW_S)
             share.append(100 * (cpu_s(pids) - before) / (time.monotonic() - started))
             memory.append(sum(map(pss_mib, family(system.pids()))))
-            by_role = {one["name"]: round(sum(map(pss_mib, family([one["pid"]])) if one["role"] != "up" else pss_mib(one["pid"]))) for one in system.run_file()["processes"]}
+            by_role = {
+                one["name"]: round(
+                    sum(map(pss_mib, family([one["pid"]])) if one["role"] != "up" else pss_mib(one["pid"]))
+                )
+                for one in system.run_file()["processes"]
+            }
     report("idle", "memory of all processes (PSS)", memory, "MiB", by_process=by_role)
     report("idle", "processor", share, "% of one core")
 

@@ -42,7 +42,12 @@ async def one_round(http: aiohttp.ClientSession, url: str, demo: dict[str, Any])
 
         listening = asyncio.create_task(listen())
         for student_id in demo["student_ids"]:
-            metric = {"student_id": student_id, "app_name": "fractions-lab", "metric_type": "help_request", "metric_value": 1}
+            metric = {
+                "student_id": student_id,
+                "app_name": "fractions-lab",
+                "metric_type": "help_request",
+                "metric_value": 1,
+            }
             sent[student_id] = time.perf_counter()
             async with http.post(f"{url}/api/v1/usability/metrics", json=metric, headers=metrics) as answer:
                 assert answer.status == 202, await answer.text()

@@ -19,7 +19,14 @@ import urllib3
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
-GIVEN_BY_THE_TESTS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "CLUSTER_SECRET", "GAIA_DATA_DIR", "PYTEST_CURRENT_TEST")
+GIVEN_BY_THE_TESTS = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "CLUSTER_SECRET",
+    "GAIA_DATA_DIR",
+    "PYTEST_CURRENT_TEST",
+)
 
 
 class Up:
@@ -76,7 +83,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float, lines: list[str] | None = None) -> None:
+def wait_for(
+    condition: Callable[[], object], what: str, timeout_s: float, lines: list[str] | None = None
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}\n" + "\n".join(lines or [])

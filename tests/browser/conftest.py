@@ -13,10 +13,19 @@ from typing import Any
 import pytest
 import urllib3
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
 from tests.running import Up
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,7 +77,12 @@ class Demo:
         self.post("usability/metrics", metrics)
 
     def asks_for_help(self, student_id: str) -> None:
-        metric = {"student_id": student_id, "app_name": "fractions-lab", "metric_type": "help_request", "metric_value": 1}
+        metric = {
+            "student_id": student_id,
+            "app_name": "fractions-lab",
+            "metric_type": "help_request",
+            "metric_value": 1,
+        }
         self.post("usability/metrics", metric)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from tests.browser.conftest import Demo, signed_in
 from playwright.sync_api import Browser, Page
+
+from tests.browser.conftest import Demo, signed_in
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
@@ -18,7 +19,10 @@ def broken_rules(page: Page) -> list[str]:
 @pytest.fixture(params=["light", "dark"])
 def page(request, chromium: Browser, demo: Demo):
     context = chromium.new_context(
-        base_url=demo.url, color_scheme=request.param, viewport={"width": 768, "height": 1024}, reduced_motion="reduce"
+        base_url=demo.url,
+        color_scheme=request.param,
+        viewport={"width": 768, "height": 1024},
+        reduced_motion="reduce",
     )
     context.set_default_timeout(15_000)
     yield context.new_page()

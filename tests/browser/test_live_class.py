@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.browser.conftest import Demo, signed_in
 from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Demo, signed_in
 
 SECONDS = 1000
 

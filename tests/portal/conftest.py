@@ -30,7 +30,9 @@ def classroom(alice, bob):
     room = Classroom.objects.create(school=school, name="7B Maths", subject="Adding fractions")
     ClassroomTeacher.objects.create(classroom=room, user=alice)
     ClassroomTeacher.objects.create(classroom=room, user=bob, role="co_teacher")
-    for number, (name, seat) in enumerate([("Bartek Wolski", "B3"), ("Noor Aziz", "C2"), ("Thandi Zulu", "D4")]):
+    for number, (name, seat) in enumerate(
+        [("Bartek Wolski", "B3"), ("Noor Aziz", "C2"), ("Thandi Zulu", "D4")]
+    ):
         pupil = Student.objects.create(student_id=f"s-{number}", display_name=name, school=school)
         Enrollment.objects.create(student=pupil, classroom=room, seat=seat)
     return room

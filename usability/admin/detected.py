@@ -53,7 +53,16 @@ def each(request: HttpRequest, rows: QuerySet, verb: Callable[..., Any], done: s
 
 @admin.register(FrustrationEvent)
 class FrustrationEventAdmin(Window):
-    list_display = ["detected_at", "student_id", "app_name", "event_type", "severity", "lasted", "classroom", "resolved_by"]
+    list_display = [
+        "detected_at",
+        "student_id",
+        "app_name",
+        "event_type",
+        "severity",
+        "lasted",
+        "classroom",
+        "resolved_by",
+    ]
     list_filter = [OpenFilter, "severity", "event_type", "app_name", "detected_at"]
     list_select_related = ["classroom", "resolved_by"]
     search_fields = ["student__student_id"]
@@ -90,7 +99,16 @@ class InterventionInline(admin.TabularInline):
 
 @admin.register(TeacherDashboardAlert)
 class TeacherDashboardAlertAdmin(Window):
-    list_display = ["created_at", "classroom", "student_id", "alert_type", "severity", "state", "is_interrupting", "seq"]
+    list_display = [
+        "created_at",
+        "classroom",
+        "student_id",
+        "alert_type",
+        "severity",
+        "state",
+        "is_interrupting",
+        "seq",
+    ]
     list_filter = [OpenFilter, "severity", "state", "alert_type", "is_interrupting", "created_at"]
     list_select_related = ["classroom"]
     search_fields = ["student__student_id", "classroom__name"]
@@ -155,7 +173,15 @@ class ClassroomMetricsSnapshotAdmin(Window):
 
 @admin.register(DetectorProfile)
 class DetectorProfileAdmin(admin.ModelAdmin):
-    list_display = ["app_name", "classroom", "version", "is_active", "alerts_per_10_min", "alert_burst", "created_by"]
+    list_display = [
+        "app_name",
+        "classroom",
+        "version",
+        "is_active",
+        "alerts_per_10_min",
+        "alert_burst",
+        "created_by",
+    ]
     list_filter = ["is_active", "app_name"]
     list_select_related = ["classroom", "created_by"]
     search_fields = ["app_name", "classroom__name"]

@@ -54,14 +54,22 @@ class EstimatingPaginator(Paginator):
     def count(self) -> int:
         sql, params = self.object_list.query.sql_with_params()
         with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", params)  # noqa: S608 (the ORM's own statement)
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", params)
             plan = cursor.fetchone()[0]
         return int(plan[0]["Plan"]["Plan Rows"])
 
 
 @admin.register(UsabilityMetric)
 class UsabilityMetricAdmin(Window):
-    list_display = ["timestamp", "student_id", "app_name", "metric_type", "metric_value", "session_id", "delay"]
+    list_display = [
+        "timestamp",
+        "student_id",
+        "app_name",
+        "metric_type",
+        "metric_value",
+        "session_id",
+        "delay",
+    ]
     list_filter = [TimeFilter, "metric_type"]
     search_fields = ["student_id__exact"]
     search_help_text = "The pseudonym of a pupil, whole."

@@ -77,9 +77,7 @@ class ClassroomAdmin(admin.ModelAdmin):
             super()
             .get_queryset(request)
             .annotate(
-                pupil_count=Count(
-                    "enrollments", filter=Q(enrollments__ended_on__isnull=True), distinct=True
-                ),
+                pupil_count=Count("enrollments", filter=Q(enrollments__ended_on__isnull=True), distinct=True),
                 open_count=Count("alerts", filter=Q(alerts__closed_at__isnull=True), distinct=True),
             )
             .prefetch_related("teachers__user")
@@ -87,7 +85,10 @@ class ClassroomAdmin(admin.ModelAdmin):
 
     @admin.display(description="taught by")
     def taught_by(self, classroom: Classroom) -> str:
-        names = (teacher.user.get_full_name() or teacher.user.get_username() for teacher in classroom.teachers.all())
+        names = (
+            teacher.user.get_full_name() or teacher.user.get_username()
+            for teacher in classroom.teachers.all()
+        )
         return ", ".join(names) or "nobody"
 
     @admin.display(ordering="pupil_count")

@@ -74,8 +74,14 @@ def chart_of(page: StudentPage) -> Chart:
     return Chart(
         title=page.pupil.name,
         axis=axis,
-        episodes=tuple(_episode(axis, episode, page.until) for episode in page.episodes if _touches(page, episode)),
-        right=tuple(_answers(axis, bucket, step, bucket.right, most, up=True) for bucket in page.buckets if bucket.right),
+        episodes=tuple(
+            _episode(axis, episode, page.until) for episode in page.episodes if _touches(page, episode)
+        ),
+        right=tuple(
+            _answers(axis, bucket, step, bucket.right, most, up=True)
+            for bucket in page.buckets
+            if bucket.right
+        ),
         wrong=tuple(
             _answers(axis, bucket, step, bucket.attempts - bucket.right, most, up=False)
             for bucket in page.buckets
@@ -150,7 +156,9 @@ def rows_of(page: StudentPage) -> tuple[Row, ...]:
     """The chart's facts in order of time, newest first."""
     step = timedelta(seconds=page.bucket_s)
     rows = [
-        Row(episode.started_at, episode.ended_at or page.until, _("Episode"), episode.reason, episode.severity)
+        Row(
+            episode.started_at, episode.ended_at or page.until, _("Episode"), episode.reason, episode.severity
+        )
         for episode in page.episodes
         if _touches(page, episode)
     ]
@@ -158,7 +166,12 @@ def rows_of(page: StudentPage) -> tuple[Row, ...]:
         Row(bucket.at, bucket.at + step, _("Work"), _work(bucket)) for bucket in page.buckets if _work(bucket)
     ]
     rows += [
-        Row(given.at, None, _("Help given"), f"{given.kind}, {given.by}" + (f": {given.note}" if given.note else ""))
+        Row(
+            given.at,
+            None,
+            _("Help given"),
+            f"{given.kind}, {given.by}" + (f": {given.note}" if given.note else ""),
+        )
         for given in page.interventions
         if page.since <= given.at <= page.until
     ]

@@ -42,6 +42,8 @@ INTERVENTION_WORDS = {
 
 
 class SignIn(LoginView):
+    """The sign-in page; a wrong password says so without saying which part was wrong."""
+
     template_name = "portal/sign_in.html"
     redirect_authenticated_user = True
 
@@ -53,6 +55,8 @@ class SignIn(LoginView):
 
 
 class SignOut(LogoutView):
+    """Ends the login and goes back to the sign-in page."""
+
     next_page = "portal:sign-in"
 
 

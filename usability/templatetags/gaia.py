@@ -88,7 +88,11 @@ def in_words(effect: Effect) -> str:
         "after": round(100 * effect.after),
         "after_n": effect.after_n,
     }
-    words = {"better": _("more right after"), "worse": _("fewer right after"), "unclear": _("no clear change")}
+    words = {
+        "better": _("more right after"),
+        "worse": _("fewer right after"),
+        "unclear": _("no clear change"),
+    }
     return f"{words.get(effect.verdict, effect.verdict)}: {facts}"
 
 
