@@ -27,7 +27,7 @@ from coordination.node.backlog import Backlog
 from coordination.node.replica import Replica
 from coordination.node.waiters import made_claimable
 from coordination.offers import dependencies_of, offer_of
-from coordination.projection import Author, Behind, Gap, project, read_watermark, reconcile
+from coordination.projection import Author, Behind, Gap, Watermark, project, read_watermark, reconcile
 
 log = logging.getLogger("gaia.node")
 
@@ -83,8 +83,7 @@ class BeginDuty:
         with self._replica.reading() as state:
             revision, policy = state.revision, state.policy
         commands: list[AnyCommand] = []
-        is_foreign = watermark is not None and watermark.cluster_id != status.cluster_id
-        if watermark and (watermark.revision > revision or (is_foreign and watermark.revision >= revision)):
+        if watermark is not None and _is_above(watermark, status.cluster_id, revision):
             begin_at = watermark.revision + REVISION_MARGIN
             commands.append(RevisionRaise(revision=begin_at, actor=ACTOR))
             log.warning("revision_raised", extra={"to": begin_at, "rows_showed": watermark.revision})
@@ -95,6 +94,12 @@ class BeginDuty:
         self._done_in_term = status.term
         log.info("term_begun", extra={"term": status.term, "node": status.node_id})
         return True
+
+
+def _is_above(watermark: Watermark, cluster_id: str, revision: int) -> bool:
+    """Whether the rows show what this cluster does not have: it lost data, or another one was before it."""
+    is_foreign = watermark.revision > 0 and watermark.cluster_id != cluster_id
+    return watermark.revision > revision or (is_foreign and watermark.revision == revision)
 
 
 class TickDuty:

@@ -1,8 +1,12 @@
 """Short ways to have sessions and claimed tasks on a real node."""
 
 import itertools
+import threading
 import uuid
+from collections.abc import Callable
 from typing import Any
+
+from django.db import connections
 
 from coordination import selectors, services
 from coordination.models import ClaudeSession, DistributedTask
@@ -52,3 +56,17 @@ def task_row(task_id: uuid.UUID, revision: int = 0) -> DistributedTask:
     """The row of a task, once it shows `revision`."""
     selectors.wait_until_projected(revision)
     return DistributedTask.objects.get(pk=task_id)
+
+
+def in_thread(function: Callable[..., object], *args: object) -> threading.Thread:
+    """A started thread that hands its database connection back at its end."""
+
+    def run() -> None:
+        try:
+            function(*args)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread

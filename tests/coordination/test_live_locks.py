@@ -1,6 +1,5 @@
 """Locks, lessons and affinities through the services, over a real node and a real database."""
 
-import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +16,16 @@ from coordination.models import (
     SessionAffinity,
 )
 from tests.cluster import eventually
-from tests.coordination.fleet import ACTOR, claimed, enqueued, fresh, registered, session_row, task_row
+from tests.coordination.fleet import (
+    ACTOR,
+    claimed,
+    enqueued,
+    fresh,
+    in_thread,
+    registered,
+    session_row,
+    task_row,
+)
 
 pytestmark = pytest.mark.usefixtures("live_node")
 
@@ -104,9 +112,9 @@ def test_waiters_are_served_in_order():
         order.append(owner)
         services.release_lock(key, owner, got.fencing_token, actor=ACTOR)
 
-    threads = [threading.Thread(target=wait_for_it, args=(owner,)) for owner in ("first", "second", "third")]
-    for place, thread in enumerate(threads):
-        thread.start()
+    threads = []
+    for place, owner in enumerate(("first", "second", "third")):
+        threads.append(in_thread(wait_for_it, owner))
         eventually(lambda place=place: waiters(key) == place + 1, what="a waiter")
     services.release_lock(key, "holder", held.fencing_token, actor=ACTOR)
     for thread in threads:

@@ -1,6 +1,5 @@
 """Tasks through the services, over a real node and a real database."""
 
-import threading
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,17 @@ from coordination.models import DistributedTask, TaskAttempt, TaskResult
 from coordination.services import Completion, NewTask
 from gaia_site.background import in_database
 from tests.cluster import eventually
-from tests.coordination.fleet import ACTOR, claim, claimed, enqueued, fresh, registered, session_row, task_row
+from tests.coordination.fleet import (
+    ACTOR,
+    claim,
+    claimed,
+    enqueued,
+    fresh,
+    in_thread,
+    registered,
+    session_row,
+    task_row,
+)
 
 pytestmark = pytest.mark.usefixtures("live_node")
 
@@ -94,10 +103,7 @@ def test_one_of_many_claims_wins():
             services.claim(session.session_name, session.lease_token, actor=ACTOR, task_types=(task_type,))
         )
 
-    threads = [threading.Thread(target=take, args=(session,)) for session in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for thread in [in_thread(take, session) for session in sessions]:
         thread.join(20)
 
     won = [result for result in found if result.tasks]
@@ -151,14 +157,13 @@ def test_a_waiting_claim_is_given_the_task_that_comes():
     session = registered()
     task_type = fresh("type")
     found = []
-    waiting = threading.Thread(
-        target=lambda: found.append(
+    waiting = in_thread(
+        lambda: found.append(
             services.claim(
                 session.session_name, session.lease_token, actor=ACTOR, wait_s=15, task_types=(task_type,)
             )
         )
     )
-    waiting.start()
     time.sleep(0.1)  # so that it most likely waits already; the assertion does not depend on it
     began_s = time.monotonic()
 
@@ -192,9 +197,7 @@ def test_waiting_claims_are_served_in_order():
         found[place] = [grant.id for grant in result.tasks]
 
     for place, session in enumerate(sessions):
-        thread = threading.Thread(target=wait_for_one, args=(place, session))
-        threads.append(thread)
-        thread.start()
+        threads.append(in_thread(wait_for_one, place, session))
         eventually(lambda place=place: claims_waiting() >= place + 1, what="a waiting claim")
     tasks = []
     for place in range(3):
