@@ -34,8 +34,15 @@ STRUGGLES_A_LESSON = 9
 ALREADY_AT_WORK_MS = 225_000
 """The class has been at it this long when the demonstration begins: the first struggle is seconds away."""
 REQUEST_TIMEOUT_S = 10.0
+DRAIN_S = 3
+"""How long an agent's errand may go on when the demonstration ends; none takes longer."""
 
 log = structlog.get_logger("gaia.demo")
+
+
+def wall_clock_ms() -> int:
+    """The wall clock in whole milliseconds."""
+    return round(time.time() * 1000)
 
 
 class Refused(Exception):
@@ -112,8 +119,7 @@ class ClassAtWork:
 
     def send(self) -> None:
         """Send what happened since the last call. Raises Refused and urllib3's HTTPError."""
-        now = time.time()
-        metrics = self._simulator.until(round(now * 1000))
+        metrics = self._simulator.until(wall_clock_ms())
         for start in range(0, len(metrics), METRICS_A_BATCH):
             batch = metrics[start : start + METRICS_A_BATCH]
             self._waiting.append({"batch_id": str(uuid.uuid4()), "metrics": batch})
@@ -124,10 +130,13 @@ class ClassAtWork:
 
 
 def agent(number: int, *, url: str, key: str, environment: dict[str, str]) -> Part:
-    """One agent: the client that anybody downloads, running an errand a task."""
+    """One agent: the client that anybody downloads, running an errand a task.
+
+    It needs PATH and what it is told here; the servers' secrets stay with us.
+    """
     name = f"agent-{number}"
     command = (
-        *(sys.executable, str(AGENT), "run", "--name", f"demo/{name}"),
+        *(sys.executable, str(AGENT), "run", "--name", f"demo/{name}", "--drain-s", str(DRAIN_S)),
         *("--", sys.executable, str(ERRAND)),
     )
     return Part(name, "agent", command, environment | {"GAIA_URL": url, "GAIA_KEY": key}, cwd=str(ROOT))
@@ -142,7 +151,7 @@ def run(content: dict[str, Any], supervisor: Supervisor, environment: dict[str, 
     for number in range(1, AGENTS + 1):
         supervisor.start(agent(number, url=url, key=keys["agent"], environment=environment))
     errands = ErrandGiver(Api(url, keys["agent"]))
-    lesson = ClassAtWork(Api(url, keys["metrics"]), content["student_ids"], now_ms=round(time.time() * 1000))
+    lesson = ClassAtWork(Api(url, keys["metrics"]), content["student_ids"], now_ms=wall_clock_ms())
     activities = (
         Repeating("class", METRICS_EVERY_S, lesson.send),
         Repeating("errands", LESSON_EVERY_S, errands.give),

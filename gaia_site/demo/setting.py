@@ -18,6 +18,7 @@ from usability.models import App, Classroom, ClassroomTeacher, Enrollment, Schoo
 
 APP_NAME = "simulated-maths"
 SCHOOL = "Demonstration School"
+SUBJECT = "Mathematics, pupils played by a generator calibrated on published classroom data"
 CLASS, OTHER_CLASS = "7b Mathematics (simulated)", "8a Mathematics (simulated)"
 SEATS_A_ROW = 6
 KEY_MARK = "demonstration: "
@@ -127,7 +128,7 @@ def _login(name: str, known: dict[str, Any]) -> Login:
 
 def _classroom(school: School, name: str, teacher: User, pupils: tuple[str, ...], prefix: str) -> Classroom:
     classroom, _ = Classroom.objects.get_or_create(
-        school=school, name=name, defaults={"subject": "Mathematics", "app_names": [APP_NAME]}
+        school=school, name=name, defaults={"subject": SUBJECT, "app_names": [APP_NAME]}
     )
     ClassroomTeacher.objects.get_or_create(classroom=classroom, user=teacher)
     for index, display_name in enumerate(pupils):

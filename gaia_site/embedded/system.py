@@ -255,7 +255,9 @@ class System:
             timeout_s=DEMO_SETUP_TIMEOUT_S,
         )
         if self._settings.demo is Demo.ON:
-            self._supervisor.start(self._command("demo", "demo", environment, "demo"))
+            self._supervisor.start(
+                replace(self._command("demo", "demo", environment, "demo"), patience_s=25.0)
+            )
 
     def _greet(self, took_s: float) -> None:
         say = self._console.say

@@ -36,7 +36,9 @@ class Reader:
 
     def paste(self, block: str) -> subprocess.CompletedProcess[str]:
         """The block as it stands; only the data folder is another than that of a checkout."""
-        told = block.replace(". .gaia/demo.env", f". '{self.data}/demo.env'").replace(".gaia/", f"{self.data}/")
+        told = block.replace(". .gaia/demo.env", f". '{self.data}/demo.env'").replace(
+            ".gaia/", f"{self.data}/"
+        )
         script = f"set -eu\ntest -f '{self.data}/demo.env' && . '{self.data}/demo.env'\n{told}"
         environment = {name: value for name, value in os.environ.items() if name not in GIVEN_BY_THE_TESTS}
         environment |= {"GAIA_DATA_DIR": str(self.data), "HOME": str(self.home)}
@@ -73,7 +75,11 @@ def test_every_command_of_a_page_works_when_pasted(page: Path, reader: Reader) -
 
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         for answer in filter(None, [done.stdout.strip()]):
-            problem = answer.startswith("{") and "errors" not in answer and json.loads(answer.splitlines()[0]).get("status", 0)
+            problem = (
+                answer.startswith("{")
+                and "errors" not in answer
+                and json.loads(answer.splitlines()[0]).get("status", 0)
+            )
             assert not (isinstance(problem, int) and problem >= 400), f"{block}\n{answer}"
 
 
@@ -94,7 +100,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
     for declared in fields(Environment):
         variable = declared.metadata["variable"]
-        row = next((line for line in table.splitlines() if line.startswith(f"| `{variable.name}` |") and line.count("|") > 4), None)
+        row = next(
+            (
+                line
+                for line in table.splitlines()
+                if line.startswith(f"| `{variable.name}` |") and line.count("|") > 4
+            ),
+            None,
+        )
         assert row is not None, f"{variable.name} is not in docs/operating.md"
         assert not variable.default or f"`{variable.default}`" in row, row
 

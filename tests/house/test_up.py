@@ -203,7 +203,7 @@ def running() -> Iterator[Up]:
     """One system for the tests that leave it as they found it."""
     parent = Path(tempfile.mkdtemp(prefix="gaia-up-", dir="/tmp"))
     parent.chmod(0o711)
-    system = Up(parent / ".gaia").wait_until_ready()
+    system = Up(parent / ".gaia", DEMO="1").wait_until_ready()
     yield system
     system.send(signal.SIGTERM)
     assert system.wait_for_end() == 0
@@ -228,6 +228,26 @@ def test_a_command_beside_it_reaches_the_same_servers(running: Up) -> None:
 
     run = running.run_file()
     assert done.stdout.strip() == f"{run['database_url']} {tuple(run['node_urls'])}"
+
+
+def test_its_demonstration_lives(running: Up) -> None:
+    demo = json.loads((running.data / "demo.json").read_text())
+
+    def get(path: str, key: str) -> Any:
+        headers = {"Authorization": f"Bearer {demo['keys'][key]}"}
+        answer = urllib3.request("GET", f"{running.url}/api/v1/{path}", headers=headers, timeout=20.0)
+        assert answer.status == 200, answer.data
+        return answer.json()
+
+    def an_agent_has_completed_a_survey() -> bool:
+        return bool(get("tasks?status=completed&task_type=survey", "agent")["results"])
+
+    def the_class_is_at_work() -> bool:
+        metrics = get(f"usability/students/{demo['student_ids'][0]}/metrics", "metrics")
+        return bool(metrics["results"])
+
+    wait_for(an_agent_has_completed_a_survey, "a survey", 90, running.lines)
+    wait_for(the_class_is_at_work, "metrics of the class", 30, running.lines)
 
 
 def test_a_second_start_in_the_same_folder_says_who_runs(running: Up) -> None:

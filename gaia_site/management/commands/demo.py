@@ -21,13 +21,19 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        content = DataFolder(settings.GAIA.data_dir).read("demo.json")
+        folder = DataFolder(settings.GAIA.data_dir)
+        content = folder.read("demo.json")
         if not content:
             raise CommandError("There is no demo.json. Run `manage.py demo_setup` first.")
+        environment = {
+            "PATH": os.defpath,
+            "PYTHONUNBUFFERED": "1",
+            "GAIA_STATE_DIR": str(folder.path / "agents"),
+        }
         supervisor = Supervisor(Console(), lambda: None)
         supervisor.listen_to_signals()
         try:
-            load.run(content, supervisor, dict(os.environ))
+            load.run(content, supervisor, environment)
         except PartFailed as error:
             raise CommandError(str(error)) from error
         finally:
