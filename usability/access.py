@@ -204,7 +204,7 @@ def get_help_request(who: Any, request_id: Any) -> HelpRequest:
 def _one(rows: QuerySet, **where: Any) -> Any:
     found = rows.filter(**where).first()
     if found is None:
-        raise NotFound()
+        raise NotFound
     return found
 
 
@@ -214,4 +214,4 @@ def _uuid(value: Any) -> uuid.UUID:
     try:
         return uuid.UUID(str(value))
     except ValueError:
-        raise NotFound() from None
+        raise NotFound from None

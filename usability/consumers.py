@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -31,9 +29,14 @@ from gaia_site.models import Scope
 from gaia_site.problems import Problem
 from usability import access, push, selectors, watching
 from usability.errors import NotFound
-from usability.selectors.shapes import AlertChange, LiveClass, Seat, Signal
 from usability.selectors.signals import CHANGES_LIMIT
-from usability.selectors.watch import News
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Sequence
+
+    from usability.selectors.shapes import AlertChange, LiveClass, Seat, Signal
+    from usability.selectors.watch import News
 
 BAD_REQUEST = 4400
 NOT_AUTHENTICATED = 4401
@@ -142,7 +145,9 @@ class ClassroomConsumer(AsyncWebsocketConsumer):
         for seat in news.seats:
             await self._say({"type": "student", "cursor": self._cursor, "student": seat_json(seat)})
         if news.snapshot is not None:
-            await self._say({"type": "snapshot", "cursor": self._cursor, "snapshot": snapshot_json(news.snapshot)})
+            await self._say(
+                {"type": "snapshot", "cursor": self._cursor, "snapshot": snapshot_json(news.snapshot)}
+            )
 
     async def _send_changes(self, changes: Sequence[AlertChange], known: int) -> None:
         """Send each once; `known` is the cursor of which the client knows everything."""
@@ -217,9 +222,10 @@ class ClassroomConsumer(AsyncWebsocketConsumer):
 
 def _check(principal: Principal, classroom_id: uuid.UUID, session_key: str | None) -> None:
     """Raises `NotFound` where the caller may no longer see the classroom, or has signed out."""
-    if session_key is not None and not Session.objects.filter(
-        session_key=session_key, expire_date__gt=timezone.now()
-    ).exists():
+    if (
+        session_key is not None
+        and not Session.objects.filter(session_key=session_key, expire_date__gt=timezone.now()).exists()
+    ):
         raise NotFound
     if principal.kind == "browser":
         principal.user.refresh_from_db(fields=["is_active", "is_staff"])

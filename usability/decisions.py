@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.db import connection
@@ -29,14 +28,18 @@ from usability.detection.classroom import (
     EpisodeUpdated,
     Recovered,
 )
-from usability.detection.episodes import Episode
 from usability.detection.kinds import AlertSeverity, SignalFamily
-from usability.detection.signals import Reason
 from usability.kinds import AlertState
 from usability.models import FrustrationEvent, HelpRequest, Student, TeacherDashboardAlert
 from usability.policies import from_ms
 from usability.push import hint_after_commit
 from usability.services.numbering import take_seqs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from usability.detection.episodes import Episode
+    from usability.detection.signals import Reason
 
 REOPEN_AFTER = dt.timedelta(minutes=5)
 NAMESPACE = uuid.UUID("6f6d7c5e-64d5-4a3e-8f5b-5f0f3b6b7d11")
@@ -123,7 +126,11 @@ def _write_episode(classroom_id: uuid.UUID, told: Told, seq: int, now: dt.dateti
         event = _new_event(classroom_id, episode)
         event.save(force_insert=True)
     else:
-        event.severity, event.details, event.revision = str(episode.severity), details_of(told), episode.revision
+        event.severity, event.details, event.revision = (
+            str(episode.severity),
+            details_of(told),
+            episode.revision,
+        )
         event.save(update_fields=["severity", "details", "revision", "updated_at"])
     if episode.family != SignalFamily.REFERENCE:
         _write_alert(classroom_id, event, told, seq, now)
@@ -131,7 +138,9 @@ def _write_episode(classroom_id: uuid.UUID, told: Told, seq: int, now: dt.dateti
 
 
 def _new_event(classroom_id: uuid.UUID, episode: Episode) -> FrustrationEvent:
-    headline = min(episode.findings, key=lambda finding: (not finding.is_raised, finding.since_ms), default=None)
+    headline = min(
+        episode.findings, key=lambda finding: (not finding.is_raised, finding.since_ms), default=None
+    )
     return FrustrationEvent(
         id=uuid.UUID(episode.id),
         student_id=episode.student_id,
@@ -162,7 +171,11 @@ def _write_alert(
 ) -> None:
     episode = told.episode
     details = details_of(told)
-    alert = TeacherDashboardAlert.objects.select_for_update(no_key=True).filter(pk=alert_id_of(episode.id)).first()
+    alert = (
+        TeacherDashboardAlert.objects.select_for_update(no_key=True)
+        .filter(pk=alert_id_of(episode.id))
+        .first()
+    )
     if alert is None:
         details["delay_s"] = _delay_s(told, now)
         DELAY.observe(details["delay_s"])
@@ -222,7 +235,9 @@ def _close_episode(episode: Episode, seq: int, now: dt.datetime) -> bool:
 def _close_alerts(
     alert_ids: list[uuid.UUID], seq: int, now: dt.datetime, state: AlertState, closed_by: str
 ) -> bool:
-    alert = TeacherDashboardAlert.objects.open().select_for_update(no_key=True).filter(pk__in=alert_ids).first()
+    alert = (
+        TeacherDashboardAlert.objects.open().select_for_update(no_key=True).filter(pk__in=alert_ids).first()
+    )
     if alert is None:
         return False
     alert.state, alert.closed_at, alert.closed_by, alert.seq = state, now, None, seq

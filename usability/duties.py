@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import uuid
-from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from django.db import Error as DatabaseError
 from django.db import connection
 
 from usability import effects, partitions, snapshots
 from usability.services.alerts import expire_alerts
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Collection
 
 log = logging.getLogger("gaia.detection")
 
@@ -35,9 +38,7 @@ class Duties:
         long_ago = started_at - dt.timedelta(days=1)
         self._done_at = dict.fromkeys(("snapshots", "effects", "expiry", "upkeep"), long_ago)
 
-    def step(
-        self, *, held: Collection[int], classroom_ids: Collection[uuid.UUID], now: dt.datetime
-    ) -> bool:
+    def step(self, *, held: Collection[int], classroom_ids: Collection[uuid.UUID], now: dt.datetime) -> bool:
         """Do the duty that is most overdue, if any; whether it changed something."""
         duties: dict[str, tuple[dt.timedelta, Callable[[], int]]] = {}
         if classroom_ids:

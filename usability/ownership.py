@@ -9,13 +9,16 @@ live by a row of their own, so that each takes its share and gives up what is ab
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.db import connection, transaction
 
 from usability.models import DetectionWorker, StreamPartition
 from usability.stream_partition import PARTITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # Renewed every second; a worker that has died is replaced four seconds after its last renewal.
 RENEW_EVERY_S = 1.0
@@ -70,7 +73,9 @@ def check(name: str, holding: Holding, *, judged_until: dt.datetime) -> None:
             [judged_until, holding.partition, name, holding.epoch],
         )
         if cursor.rowcount != 1:
-            raise Fenced(f"partition {holding.partition} has another owner than {name} of epoch {holding.epoch}")
+            raise Fenced(
+                f"partition {holding.partition} has another owner than {name} of epoch {holding.epoch}"
+            )
 
 
 def _make_rows() -> None:
@@ -89,7 +94,9 @@ def _share(name: str, now: dt.datetime) -> int:
             " ON CONFLICT (name) DO UPDATE SET until = excluded.until",
             [name, now, LEASE],
         )
-        cursor.execute("DELETE FROM usability_detectionworker WHERE until < clock_timestamp() - interval '1 hour'")
+        cursor.execute(
+            "DELETE FROM usability_detectionworker WHERE until < clock_timestamp() - interval '1 hour'"
+        )
         cursor.execute("SELECT count(*) FROM usability_detectionworker WHERE until > clock_timestamp()")
         alive = cursor.fetchone()[0]
     return -(-PARTITIONS // max(1, alive))

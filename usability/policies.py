@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import uuid
-from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db.models import Q
@@ -18,6 +16,10 @@ from django.db.models import Q
 from usability.detection.budget import Controls
 from usability.detection.policy import DEFAULT, InvalidProfile, Profile, from_dict
 from usability.models import Classroom, DetectorProfile, Enrollment
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterable, Mapping
 
 log = logging.getLogger("gaia.detection")
 
@@ -43,7 +45,7 @@ class RoomPolicy:
     roster: frozenset[str] = frozenset()
     profile: Profile = DEFAULT
     app_profiles: Mapping[str, Profile] = field(default_factory=dict)
-    controls: Controls = Controls()
+    controls: Controls = field(default_factory=Controls)
 
 
 def profile_of(row: DetectorProfile) -> Profile:
@@ -52,7 +54,9 @@ def profile_of(row: DetectorProfile) -> Profile:
     parts = dict(stored) if _PARTS & stored.keys() else {"detectors": stored}
     parts.pop("preset", None)
     if row.alerts_per_10_min > 0:
-        interval_s = min(LONGEST_INTERVAL_S, max(SHORTEST_INTERVAL_S, round(WINDOW_S / row.alerts_per_10_min)))
+        interval_s = min(
+            LONGEST_INTERVAL_S, max(SHORTEST_INTERVAL_S, round(WINDOW_S / row.alerts_per_10_min))
+        )
         budget = {"interval_s": interval_s, "burst": min(50, row.alert_burst)}
     else:
         budget = {"interval_s": LONGEST_INTERVAL_S, "burst": 0}
@@ -119,7 +123,7 @@ def _usable(row: DetectorProfile) -> Profile:
     try:
         return profile_of(row)
     except InvalidProfile as wrong:
-        log.error("profile_unusable", extra={"profile": str(row.pk), "why": str(wrong)})
+        log.exception("profile_unusable", extra={"profile": str(row.pk), "why": str(wrong)})
         return DEFAULT
 
 

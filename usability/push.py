@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from functools import partial
+from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 from prometheus_client import Counter
 from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    import uuid
 
 log = logging.getLogger("gaia.push")
 

@@ -7,8 +7,7 @@ came late: there is one a classroom, app and window.
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from django.db import connection
 from django.db.models import Avg, Q
@@ -23,6 +22,10 @@ from usability.models import (
 )
 from usability.querysets import EVENT_SEVERITY_RANK
 from usability.selectors.activity import Totals, totals_of
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable
 
 WINDOW = dt.timedelta(minutes=5)
 # A window is taken when rows that were on their way at its end have come.

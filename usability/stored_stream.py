@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 import redis
@@ -21,6 +21,9 @@ from redis.exceptions import RedisError
 
 from usability.ingest.rows import SETTLE, ids_received, rows_with_ids
 from usability.ingest.stream import FIELD, StreamRow, decode_entry, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
 
 log = logging.getLogger("gaia.detection")
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from django.db import Error as DatabaseError
 from prometheus_client import Gauge
 
 from gaia_site.background import in_database
 from usability import selectors
-from usability.selectors.shapes import Seat
 from usability.selectors.watch import News, news_after
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Awaitable, Callable
+
+    from usability.selectors.shapes import Seat
 
 log = logging.getLogger("gaia.push")
 
@@ -91,7 +94,9 @@ class Watch:
                 failures = 0
             except DatabaseError as error:
                 failures += 1
-                log.warning("watch_without_database", extra={"error": type(error).__name__, "failures": failures})
+                log.warning(
+                    "watch_without_database", extra={"error": type(error).__name__, "failures": failures}
+                )
                 if failures >= FAILURES_LIMIT:
                     await self._tell_all(lambda looker: looker.give_up())
             await asyncio.sleep(REST_S)
@@ -105,7 +110,9 @@ class Watch:
             self.nudge()
 
     async def _tell_all(self, tell: Callable[[Looker], Awaitable[None]]) -> None:
-        answers = await asyncio.gather(*(tell(looker) for looker in list(self.lookers)), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(tell(looker) for looker in list(self.lookers)), return_exceptions=True
+        )
         for answer in answers:
             if isinstance(answer, Exception):
                 log.error("socket_not_told", exc_info=answer)
@@ -146,4 +153,3 @@ async def look_away(watch: Watch, looker: Looker) -> None:
         if _watches.get(key) is watch:
             del _watches[key]
         await watch.stop()
-

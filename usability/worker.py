@@ -17,8 +17,8 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 from django.db import Error as DatabaseError
@@ -27,8 +27,6 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from usability import decisions, ownership
 from usability.detection import classroom as room_fold
-from usability.detection.classroom import ClassroomState, Decision
-from usability.detection.observations import Observation
 from usability.ingest.rows import SETTLE, rows_of_students
 from usability.ingest.stream import StreamRow, observation_of
 from usability.models import Classroom, DetectionWorker, RoomCheckpoint
@@ -37,6 +35,12 @@ from usability.policies import RoomPolicy, from_ms, room_policies, to_ms
 from usability.querysets import TIMESTAMP_AFTER_RECEIPT
 from usability.stored_stream import OLDEST_THAT_COUNTS, StoredStream
 from usability.stream_partition import partition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from usability.detection.classroom import ClassroomState, Decision
+    from usability.detection.observations import Observation
 
 log = logging.getLogger("gaia.detection")
 
@@ -182,7 +186,9 @@ class Worker:
         checkpoints = {row.classroom_id: row for row in RoomCheckpoint.objects.filter(classroom__in=wanted)}
         for classroom_id in wanted:
             holding = holdings[_partition(classroom_id)]
-            self._set_up_room(classroom_id, holding, policies[classroom_id], checkpoints.get(classroom_id), now)
+            self._set_up_room(
+                classroom_id, holding, policies[classroom_id], checkpoints.get(classroom_id), now
+            )
         if holdings:
             self._stream.sweep_from(now - SETTLE)
 
@@ -193,7 +199,9 @@ class Worker:
             return
         policies = room_policies(new, now)
         for classroom_id in new:
-            self._set_up_room(classroom_id, self.held[_partition(classroom_id)], policies[classroom_id], None, now)
+            self._set_up_room(
+                classroom_id, self.held[_partition(classroom_id)], policies[classroom_id], None, now
+            )
 
     def _set_up_room(
         self,
@@ -381,4 +389,3 @@ def _classroom_ids() -> list[uuid.UUID]:
 
 def _partition(classroom_id: uuid.UUID) -> int:
     return partition_of(classroom_id=str(classroom_id), student_id="")
-

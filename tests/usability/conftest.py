@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -57,7 +59,9 @@ def room(alice: Any, bob: Any) -> Any:
     ClassroomTeacher.objects.create(classroom=classroom, user=bob, role="co_teacher")
     for number, name in enumerate(NAMES):
         pupil = Student.objects.create(student_id=f"p{number}", display_name=name, school=school)
-        Enrollment.objects.create(student=pupil, classroom=classroom, seat=f"{'ABC'[number % 3]}{1 + number // 3}")
+        Enrollment.objects.create(
+            student=pupil, classroom=classroom, seat=f"{'ABC'[number % 3]}{1 + number // 3}"
+        )
     return classroom
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -40,9 +40,11 @@ class Socket:
         given = [*headers]
         if secret:
             given.append((b"authorization", f"Bearer {secret}".encode()))
-        self._link = WebsocketCommunicator(application, f"/ws/classrooms/{classroom_id}/{query}", headers=given)
+        self._link = WebsocketCommunicator(
+            application, f"/ws/classrooms/{classroom_id}/{query}", headers=given
+        )
 
-    async def __aenter__(self) -> Socket:
+    async def __aenter__(self) -> Self:
         connected, _ = await self._link.connect(timeout=SOON_S)
         assert connected
         return self

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 from django.utils import timezone
-
 from usability_lessons import Clock, Lesson, arriving, run_until, worker_at
+
 from usability.models import FrustrationEvent, TeacherDashboardAlert
 
 pytestmark = pytest.mark.usefixtures("days")

@@ -12,15 +12,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
 from websockets.sync.client import connect
 
 from tests.running import free_port, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60
@@ -180,4 +182,3 @@ def test_a_worker_killed_mid_traffic_is_replaced_and_nothing_is_lost_or_doubled(
 
     assert sorted(told) == ["p1", "p2", "p3", "p4", "p5"]
     assert FrustrationEvent.objects.filter(event_type="help").count() == 6
-

@@ -7,20 +7,23 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import redis
 from django.utils import timezone
+from usability_lessons import Clock, Lesson
 
 from gaia_site.embedded.account import wheel_binaries
 from tests.running import wait_for
 from usability.ingest.stream import FIELD, VERSION, key_of
 from usability.models import UsabilityMetric
 from usability.stored_stream import StoredStream, StreamReader
-from usability_lessons import Clock, Lesson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.usefixtures("days")
 

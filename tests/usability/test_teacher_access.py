@@ -7,11 +7,11 @@ import datetime as dt
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
+from usability_lessons import APP, Lesson
 
 from usability import access, selectors, services
 from usability.errors import NotFound, NotPermitted
 from usability.models import Enrollment, Student
-from usability_lessons import APP, Lesson
 
 pytestmark = pytest.mark.usefixtures("days")
 
@@ -69,7 +69,9 @@ def seen_by(who):
     return {
         name
         for name, rows in SETS.items()
-        if (rows(who).filter(student_id="p1") if name == "students" else rows(who).exclude(pk__in=[])).exists()
+        if (
+            rows(who).filter(student_id="p1") if name == "students" else rows(who).exclude(pk__in=[])
+        ).exists()
     }
 
 
@@ -114,7 +116,9 @@ QUESTIONS = {
     "pause": lambda room, who, span: services.pause_class(room, who=who, minutes=5),
     "resume": lambda room, who, span: services.resume_class(room, who=who),
     "budget": lambda room, who, span: services.set_budget(room, who=who, alerts=2),
-    "quiet": lambda room, who, span: services.set_quiet_hours(room, who=who, starts_at="12:00", ends_at="13:00"),
+    "quiet": lambda room, who, span: services.set_quiet_hours(
+        room, who=who, starts_at="12:00", ends_at="13:00"
+    ),
     "profile": lambda room, who, span: services.set_profile(room, who=who),
     "seats": lambda room, who, span: services.set_seats(room, who=who, seats={"p1": "D9"}),
 }
@@ -135,12 +139,12 @@ def answered(room, who) -> set[str]:
 
 def test_a_foreign_class_is_not_found(callers, everything):
     strangers = ("charlie", "nobody", "charlie's teacher key", "agent key", "app's writing key")
-    assert {who: answered(everything, callers[who]) for who in strangers} == dict.fromkeys(strangers, set())
+    assert {who: answered(everything, callers[who]) for who in strangers} == {name: set() for name in strangers}
 
 
 def test_ones_own_class_is_answered(callers, everything):
     known = ("alice", "bob", "operator", "alice's teacher key")
-    assert {who: answered(everything, callers[who]) for who in known} == dict.fromkeys(known, set(QUESTIONS))
+    assert {who: answered(everything, callers[who]) for who in known} == {name: set(QUESTIONS) for name in known}
 
 
 def test_an_app_reads_its_own_records_of_a_pupil_and_no_class(callers, everything):

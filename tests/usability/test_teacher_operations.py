@@ -7,6 +7,7 @@ import json
 
 import pytest
 from django.utils import timezone
+from usability_lessons import APP, Lesson
 
 from usability import selectors, services
 from usability.errors import Conflict, Invalid, NotFound
@@ -18,7 +19,6 @@ from usability.models import (
     TeacherDashboardAlert,
     UsabilityMetric,
 )
-from usability_lessons import APP, Lesson
 
 pytestmark = pytest.mark.usefixtures("days")
 
@@ -49,7 +49,11 @@ def event_of(student_id="p1", **changed):
 
 def rating_of(student_id="p1", rating=4, session_id="s1", **changed):
     return services.record_rating(
-        student_id=student_id, app_name=changed.pop("app_name", APP), session_id=session_id, rating=rating, **changed
+        student_id=student_id,
+        app_name=changed.pop("app_name", APP),
+        session_id=session_id,
+        rating=rating,
+        **changed,
     )
 
 
@@ -285,7 +289,9 @@ def test_feedback_is_ratings_with_a_text_newest_first(room, now):
 
 
 @pytest.mark.operation(69)
-def test_an_alert_is_routed_numbered_and_told_after_the_commit(room, monkeypatch, django_capture_on_commit_callbacks):
+def test_an_alert_is_routed_numbered_and_told_after_the_commit(
+    room, monkeypatch, django_capture_on_commit_callbacks
+):
     told = []
     monkeypatch.setattr("usability.push.send_hint", lambda classroom, seq, **_: told.append((classroom, seq)))
 
@@ -294,7 +300,9 @@ def test_an_alert_is_routed_numbered_and_told_after_the_commit(room, monkeypatch
             student_id="p1", app_name=APP, alert_type="accuracy", severity="warning", details={"reason": "…"}
         )
         assert told == []
-    later = services.raise_alert(student_id="p2", app_name=APP, alert_type="pace", severity="info", details={})
+    later = services.raise_alert(
+        student_id="p2", app_name=APP, alert_type="pace", severity="info", details={}
+    )
 
     assert alert.classroom_id == room.pk
     assert told[0] == (room.pk, alert.seq)
@@ -314,7 +322,9 @@ def test_an_alert_nobody_can_be_told_is_refused(room):
 
 
 @pytest.mark.operation(70)
-def test_a_teacher_has_the_alerts_of_the_classes_this_teacher_has(room, other_room, alice, bob, charlie, raised):
+def test_a_teacher_has_the_alerts_of_the_classes_this_teacher_has(
+    room, other_room, alice, bob, charlie, raised
+):
     mine = raised()
 
     assert list(TeacherDashboardAlert.objects.for_teacher(alice)) == [mine]

@@ -8,12 +8,12 @@ import pytest
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
+from usability_lessons import APP, Lesson
 
 from usability import effects, selectors, services, snapshots
 from usability.effects import Share, difference_interval, verdict_of
 from usability.errors import Invalid, NotFound
 from usability.models import AppHealthCount, Intervention, TeacherDashboardAlert
-from usability_lessons import APP, Lesson
 
 MINUTE = dt.timedelta(minutes=1)
 
@@ -115,7 +115,9 @@ def test_the_strip_shows_what_was_done_in_the_last_ten_minutes(room, alice, rais
     assert strip.words == "Last 10 minutes: 1 right, 1 wrong, 1 hints, 1 pauses"
 
 
-def test_my_classes_cost_the_same_number_of_queries_however_many(room, alice, raised, django_assert_num_queries):
+def test_my_classes_cost_the_same_number_of_queries_however_many(
+    room, alice, raised, django_assert_num_queries
+):
     from usability.models import Classroom, ClassroomTeacher
 
     raised("p0", details={"severity": "high"})
@@ -132,7 +134,11 @@ def test_my_classes_cost_the_same_number_of_queries_however_many(room, alice, ra
 
 
 def test_struggling_pupils_are_there_once_with_all_their_reasons(room, alice, raised, now):
-    raised("p1", details={"severity": "medium", "reason": "slower than usual", "family": "pace"}, alert_type="pace")
+    raised(
+        "p1",
+        details={"severity": "medium", "reason": "slower than usual", "family": "pace"},
+        alert_type="pace",
+    )
     raised("p1", details={"severity": "high", "reason": "5 wrong", "family": "accuracy"})
     raised("p2", details={"severity": "critical", "reason": "12 tries", "family": "progress"})
     raised("p3", alert_type="recovered", severity="info", details={"family": "recovery"})
@@ -284,7 +290,9 @@ def test_trends_leave_out_groups_that_would_name_a_pupil(room, alice, raised, no
     assert busy.share == pytest.approx(0.5)
     assert busy.low < busy.share < busy.high
     assert all(week.share is None for week in found.weeks if not week.with_signal)
-    assert [(kind.kind, kind.times, kind.effect.verdict) for kind in found.help_kinds] == [("explained", 5, "better")]
+    assert [(kind.kind, kind.times, kind.effect.verdict) for kind in found.help_kinds] == [
+        ("explained", 5, "better")
+    ]
     assert {family.family: family.signals for family in found.families} == {"accuracy": 3, "pace": 3}
 
 

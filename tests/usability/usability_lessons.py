@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usability.ingest.copy import ids_from
 from usability.models import UsabilityMetric
 from usability.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 APP = "fractions-lab"
 

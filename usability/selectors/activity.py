@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
 from usability.selectors.shapes import Bucket, Mark, Strip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 STRIP_S = 600
 STRIP_BIN_S = 30
@@ -28,7 +30,7 @@ class Presence:
     away_since: dt.datetime | None
 
 
-def _rows(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _rows(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchall()
@@ -65,7 +67,7 @@ def strips_of(student_ids: Iterable[str], *, until: dt.datetime) -> dict[str, St
         [wanted, begin, until],
     )
     for student_id, metric_type, at, value, is_right in rows:
-        mark = _mark(metric_type, (until - at).total_seconds(), value, is_right)
+        mark = _mark(metric_type, (until - at).total_seconds(), value, is_right=is_right)
         if mark is not None:
             marks[student_id].append(mark)
     for student_id, at, share in _correction_bins(wanted, begin, until):
@@ -78,7 +80,7 @@ def strips_of(student_ids: Iterable[str], *, until: dt.datetime) -> dict[str, St
     }
 
 
-def _mark(metric_type: str, at_s: float, value: float, is_right: bool) -> Mark | None:
+def _mark(metric_type: str, at_s: float, value: float, *, is_right: bool) -> Mark | None:
     if metric_type == "answer":
         return Mark("right" if is_right else "wrong", at_s)
     if metric_type == "error":
@@ -113,17 +115,23 @@ def _in_words(marks: Iterable[Mark]) -> str:
     return "Last 10 minutes: " + (", ".join(said) if said else "no answers, no hints")
 
 
-_COUNTS = (
-    "coalesce(sum(metric_value) FILTER (WHERE metric_type = 'keypress'), 0),"
-    " coalesce(sum(metric_value) FILTER (WHERE metric_type = 'backspace'), 0),"
-    " coalesce(sum(metric_value) FILTER (WHERE metric_type = 'error'), 0),"
-    " count(*) FILTER (WHERE metric_type = 'answer'),"
-    " count(*) FILTER (WHERE metric_type = 'answer'"
-    "   AND coalesce((metadata->>'correct')::boolean, metric_value >= 0.5)),"
-    " count(*) FILTER (WHERE metric_type = 'hint'),"
-    " coalesce(sum(metric_value) FILTER (WHERE metric_type IN ('hesitation', 'pause')), 0),"
-    " count(*) FILTER (WHERE metadata->>'late' = 'true')"
-)
+_BUCKETS = """
+SELECT date_bin(make_interval(secs => %(bucket_s)s), timestamp, %(origin)s) AS bin,
+  coalesce(sum(metric_value) FILTER (WHERE metric_type = 'keypress'), 0),
+  coalesce(sum(metric_value) FILTER (WHERE metric_type = 'backspace'), 0),
+  coalesce(sum(metric_value) FILTER (WHERE metric_type = 'error'), 0),
+  count(*) FILTER (WHERE metric_type = 'answer'),
+  count(*) FILTER (WHERE metric_type = 'answer'
+    AND coalesce((metadata->>'correct')::boolean, metric_value >= 0.5)),
+  count(*) FILTER (WHERE metric_type = 'hint'),
+  coalesce(sum(metric_value) FILTER (WHERE metric_type IN ('hesitation', 'pause')), 0),
+  count(*) FILTER (WHERE metadata->>'late' = 'true')
+FROM usability_metrics
+WHERE student_id = ANY(%(students)s) AND timestamp >= %(since)s AND timestamp < %(until)s
+  AND (%(app)s::text IS NULL OR app_name = %(app)s)
+  AND (%(type)s::text IS NULL OR metric_type = %(type)s)
+GROUP BY 1 ORDER BY 1
+"""
 
 
 def buckets_of(
@@ -140,16 +148,17 @@ def buckets_of(
     Stretches are aligned to a fixed origin (PostgreSQL's date_bin, which the hypertable understands too), so
     the same moment falls into the same bucket whatever was asked.
     """
-    where, parameters = "", [list(student_ids), since, until]
-    if app_name is not None:
-        where, parameters = where + " AND app_name = %s", [*parameters, app_name]
-    if metric_type is not None:
-        where, parameters = where + " AND metric_type = %s", [*parameters, metric_type]
     rows = _rows(
-        f"SELECT date_bin(make_interval(secs => %s), timestamp, %s) AS bin, {_COUNTS}"  # noqa: S608
-        " FROM usability_metrics WHERE student_id = ANY(%s) AND timestamp >= %s AND timestamp < %s"
-        f"{where} GROUP BY 1 ORDER BY 1",
-        [bucket_s, ORIGIN, *parameters],
+        _BUCKETS,
+        {
+            "bucket_s": bucket_s,
+            "origin": ORIGIN,
+            "students": list(student_ids),
+            "since": since,
+            "until": until,
+            "app": app_name,
+            "type": metric_type,
+        },
     )
     return [_bucket(*row) for row in rows]
 
@@ -214,6 +223,25 @@ class Totals:
         return self.counts.get("hesitation", 0) / self.hesitations if self.hesitations else None
 
 
+_TOTALS = """
+SELECT metric_type,
+  CASE WHEN metric_type IN ('answer', 'hint') THEN count(*) ELSE sum(metric_value) END,
+  count(*),
+  count(*) FILTER (WHERE metric_type = 'answer'
+    AND coalesce((metadata->>'correct')::boolean, metric_value >= 0.5)),
+  max(received_at)
+FROM usability_metrics
+WHERE student_id = ANY(%(students)s) AND timestamp >= %(since)s AND timestamp < %(until)s
+  AND (%(app)s::text IS NULL OR app_name = %(app)s)
+GROUP BY metric_type ORDER BY metric_type
+"""
+_ACTIVE = """
+SELECT count(DISTINCT student_id) FROM usability_metrics
+WHERE student_id = ANY(%(students)s) AND timestamp >= %(since)s AND timestamp < %(until)s
+  AND (%(app)s::text IS NULL OR app_name = %(app)s)
+"""
+
+
 def totals_of(
     student_ids: Iterable[str], *, since: dt.datetime, until: dt.datetime, app_name: str | None = None
 ) -> Totals:
@@ -221,25 +249,9 @@ def totals_of(
 
     Answers and hints are counted (their values are a verdict and a level), the others are summed.
     """
-    wanted = list(student_ids)
-    where, parameters = "", [wanted, since, until]
-    if app_name is not None:
-        where, parameters = " AND app_name = %s", [*parameters, app_name]
-    rows = _rows(
-        "SELECT metric_type,"
-        " CASE WHEN metric_type IN ('answer', 'hint') THEN count(*) ELSE sum(metric_value) END,"
-        " count(*), count(*) FILTER (WHERE metric_type = 'answer'"
-        "   AND coalesce((metadata->>'correct')::boolean, metric_value >= 0.5)),"
-        " max(received_at)"
-        " FROM usability_metrics WHERE student_id = ANY(%s) AND timestamp >= %s AND timestamp < %s"
-        f"{where} GROUP BY metric_type ORDER BY metric_type",
-        parameters,
-    )
-    active = _rows(
-        "SELECT count(DISTINCT student_id) FROM usability_metrics"
-        f" WHERE student_id = ANY(%s) AND timestamp >= %s AND timestamp < %s{where}",  # noqa: S608
-        parameters,
-    )[0][0]
+    asked = {"students": list(student_ids), "since": since, "until": until, "app": app_name}
+    rows = _rows(_TOTALS, asked)
+    active = _rows(_ACTIVE, asked)[0][0]
     return Totals(
         active=active,
         counts={metric_type: float(total) for metric_type, total, *_ in rows},

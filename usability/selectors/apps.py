@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Avg, Count, Sum
 
@@ -13,6 +12,9 @@ from usability.errors import NotFound
 from usability.kinds import HealthMeasure
 from usability.models import App, AppHealthCount
 from usability.selectors.shapes import AppHealth
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 ITEMS_SHOWN = 20
 
@@ -54,11 +56,15 @@ def app_health(app_name: str, *, who: Any, since: dt.datetime, until: dt.datetim
 def _may_see(app_name: str, who: Any) -> bool:
     reach = access.reach_of(who)
     if reach.everything:
-        return App.objects.filter(name=app_name).exists() or AppHealthCount.objects.filter(app_name=app_name).exists()
+        return (
+            App.objects.filter(name=app_name).exists()
+            or AppHealthCount.objects.filter(app_name=app_name).exists()
+        )
     if reach.app_name:
         return reach.app_name == app_name
     return reach.teacher_id is not None and any(
-        app_name in app_names for app_names in access.visible_classrooms(who).values_list("app_names", flat=True)
+        app_name in app_names
+        for app_names in access.visible_classrooms(who).values_list("app_names", flat=True)
     )
 
 

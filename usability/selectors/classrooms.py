@@ -10,7 +10,6 @@ from typing import Any
 from django.db import connection
 from django.db.models import Avg, Count, Q, QuerySet
 
-
 from usability import access
 from usability.effects import Share, verdict_of
 from usability.models import ClassroomMetricsSnapshot, Enrollment, Intervention
@@ -40,7 +39,9 @@ def classroom_metrics(
     pupils = _pupils(classroom.pk)
     totals = totals_of(pupils, since=since, until=until, app_name=app_name)
     open_alerts = access.visible_alerts(who).filter(classroom=classroom, student_id__in=pupils).open()
-    ratings = access.visible_ratings(who).filter(student_id__in=pupils, created_at__gte=since, created_at__lt=until)
+    ratings = access.visible_ratings(who).filter(
+        student_id__in=pupils, created_at__gte=since, created_at__lt=until
+    )
     if app_name is not None:
         open_alerts, ratings = open_alerts.filter(app_name=app_name), ratings.filter(app_name=app_name)
     struggling_pupils = open_alerts.exclude(alert_type="recovered").values("student_id").distinct().count()
@@ -56,7 +57,9 @@ def classroom_metrics(
         counts=totals.counts,
         error_rate=totals.error_rate,
         correction_share=totals.correction_share,
-        completion_rate=totals.counts.get("completion", 0) / totals.active / minutes if totals.active else None,
+        completion_rate=totals.counts.get("completion", 0) / totals.active / minutes
+        if totals.active
+        else None,
         average_hesitation_s=totals.average_hesitation_s,
         average_satisfaction_rating=ratings.aggregate(mean=Avg("rating"))["mean"],
     )
@@ -227,7 +230,11 @@ def _week(
 ) -> Week:
     """A week in which nobody worked has no share: nothing seen is not nobody struggling."""
     had_work = active > 0 or with_signal > 0
-    share = Share(with_signal, max(enrolled, with_signal)) if had_work and enrolled >= GROUP_AT_LEAST else Share(0, 0)
+    share = (
+        Share(with_signal, max(enrolled, with_signal))
+        if had_work and enrolled >= GROUP_AT_LEAST
+        else Share(0, 0)
+    )
     low, high = share.interval() or (None, None)
     return Week(
         starts_on=starts_on,
@@ -252,7 +259,9 @@ def _help_kinds(who: Any, classroom_id: uuid.UUID, since: dt.datetime, until: dt
     for row in rows.order_by("kind", "at").iterator(chunk_size=500):
         by_kind.setdefault(row.kind, []).append(row)
     return [
-        HelpKind(kind, len(found), _pooled(found)) for kind, found in by_kind.items() if len(found) >= GROUP_AT_LEAST
+        HelpKind(kind, len(found), _pooled(found))
+        for kind, found in by_kind.items()
+        if len(found) >= GROUP_AT_LEAST
     ]
 
 
@@ -281,7 +290,9 @@ def _pooled_share(rows: list[Intervention], part: str) -> Share:
     return Share(round(sum((one.get("share") or 0) * int(one.get("n") or 0) for one in parts)), n)
 
 
-def _families(who: Any, classroom_id: uuid.UUID, since: dt.datetime, until: dt.datetime) -> list[SignalFamily]:
+def _families(
+    who: Any, classroom_id: uuid.UUID, since: dt.datetime, until: dt.datetime
+) -> list[SignalFamily]:
     alerts = access.visible_alerts(who).filter(
         classroom_id=classroom_id, created_at__gte=since, created_at__lt=until, event__isnull=False
     )
@@ -309,5 +320,3 @@ def _families(who: Any, classroom_id: uuid.UUID, since: dt.datetime, until: dt.d
         )
         for family, signals, minutes in rows
     ]
-
-

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connection, transaction
 from django.db.models import Count, Max, Q
@@ -28,6 +26,10 @@ from usability.selectors.shapes import (
     Working,
 )
 from usability.selectors.signals import HELP_TYPES, in_order, roster_of, severity_of, signal_of, with_people
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable, Mapping, Sequence
 
 # A pupil whose app has sent nothing for so long is silent: we do not know, and say so.
 SILENT_AFTER = dt.timedelta(minutes=5)
@@ -252,8 +254,8 @@ def classrooms_of(who: Any, *, now: dt.datetime | None = None) -> list[ClassCard
     )
     keys = [classroom.pk for classroom in classrooms]
     enrolled: dict[uuid.UUID, list[str]] = {}
-    for classroom_id, student_id in Enrollment.objects.current().filter(classroom__in=keys).values_list(
-        "classroom_id", "student_id"
+    for classroom_id, student_id in (
+        Enrollment.objects.current().filter(classroom__in=keys).values_list("classroom_id", "student_id")
     ):
         enrolled.setdefault(classroom_id, []).append(student_id)
     everyone = {student_id for ids in enrolled.values() for student_id in ids}
@@ -263,7 +265,13 @@ def classrooms_of(who: Any, *, now: dt.datetime | None = None) -> list[ClassCard
         waiting.setdefault(alert.classroom_id, []).append(alert)
     profiles = active_profiles(classrooms)
     return [
-        _card(one, profiles.get(one.pk), waiting.get(one.pk, []), [presence.get(key) for key in enrolled.get(one.pk, [])], now)
+        _card(
+            one,
+            profiles.get(one.pk),
+            waiting.get(one.pk, []),
+            [presence.get(key) for key in enrolled.get(one.pk, [])],
+            now,
+        )
         for one in classrooms
     ]
 
@@ -296,4 +304,3 @@ def _card(
         last_metric_at=max(seen, default=None),
         pause=_pause(classroom, profile, now),
     )
-

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from django.db.models import QuerySet
+from typing import TYPE_CHECKING, Any
 
 from usability import access
 from usability.errors import NotFound
 from usability.models import Classroom, Enrollment, TeacherDashboardAlert
 from usability.selectors.shapes import AlertChange, Pupil, Signal, Strip
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable, Mapping
+
+    from django.db.models import QuerySet
 
 SEVERITY_RANK = {"low": 1, "medium": 2, "high": 3, "critical": 4}
 # Where an alert carries no severity of its episode, what a teacher should take it for.
@@ -43,9 +45,7 @@ def short_name(name: str) -> str:
 
 def roster_of(classroom_id: uuid.UUID) -> dict[str, Pupil]:
     """The pupils now enrolled, by pseudonym, in the order of their names."""
-    enrollments = (
-        Enrollment.objects.current().filter(classroom_id=classroom_id).select_related("student")
-    )
+    enrollments = Enrollment.objects.current().filter(classroom_id=classroom_id).select_related("student")
     pupils = [pupil_of(enrollment) for enrollment in enrollments]
     return {pupil.student_id: pupil for pupil in sorted(pupils, key=lambda one: (one.name, one.student_id))}
 
@@ -137,7 +137,7 @@ def cursor_of(classroom_id: uuid.UUID) -> int:
     """The classroom's last number: what was rendered after reading it misses nothing before it."""
     found = Classroom.objects.filter(pk=classroom_id).values_list("alert_seq", flat=True).first()
     if found is None:
-        raise NotFound()
+        raise NotFound
     return found
 
 
@@ -149,7 +149,9 @@ def alerts_after(
     An alert that changed several times is there once, as it is now: its earlier numbers are gone.
     The caller has checked who asks; alerts addressed to one teacher alone are for that teacher (`teacher_id`).
     """
-    rows = list(with_people(TeacherDashboardAlert.objects.filter(classroom_id=classroom_id).after(seq))[:limit])
+    rows = list(
+        with_people(TeacherDashboardAlert.objects.filter(classroom_id=classroom_id).after(seq))[:limit]
+    )
     if not rows:
         return []
     pupils = roster_of(classroom_id)

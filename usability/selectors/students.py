@@ -78,7 +78,9 @@ def student_buckets(
     if bucket_s < 1:
         raise Invalid("bucket_s", f"at least 1, not {bucket_s}")
     if (until - since).total_seconds() / bucket_s > BUCKETS_LIMIT:
-        raise Invalid("bucket_s", f"so long that at most {BUCKETS_LIMIT} stretches lie between since and until")
+        raise Invalid(
+            "bucket_s", f"so long that at most {BUCKETS_LIMIT} stretches lie between since and until"
+        )
     reach = access.reach_of(who)
     return buckets_of(
         [student.student_id],
@@ -158,7 +160,11 @@ def effect_of(row: Intervention) -> Effect | None:
 
 def ratings_of(student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> list[Rating]:
     """The pupil's ratings in the stretch, newest first."""
-    rows = access.visible_ratings(who).for_student(student_id).filter(created_at__gte=since, created_at__lte=until)
+    rows = (
+        access.visible_ratings(who)
+        .for_student(student_id)
+        .filter(created_at__gte=since, created_at__lte=until)
+    )
     return [_rating(row) for row in rows[:ROWS_LIMIT]]
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
 from usability.models import ClassroomMetricsSnapshot, TeacherDashboardAlert
 from usability.selectors.activity import presence_of
 from usability.selectors.live import LOOK_BACK, seats_of
-from usability.selectors.shapes import AlertChange, Seat
-from usability.selectors.signals import CHANGES_LIMIT, alerts_after, cursor_of, roster_of, signal_of, with_people
+from usability.selectors.signals import (
+    CHANGES_LIMIT,
+    alerts_after,
+    cursor_of,
+    roster_of,
+    signal_of,
+    with_people,
+)
+
+if TYPE_CHECKING:
+    import datetime as dt
+    import uuid
+    from collections.abc import Mapping
+
+    from usability.selectors.shapes import AlertChange, Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +79,3 @@ def _seats(classroom_id: uuid.UUID, now: dt.datetime) -> dict[str, Seat]:
     signals = [signal_of(alert, pupils) for alert in alerts]
     presence = presence_of(pupils, since=now - LOOK_BACK, until=now)
     return seats_of(pupils, signals, presence, now)
-

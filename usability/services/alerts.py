@@ -9,8 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import uuid
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.db.models import F, Q
@@ -32,6 +31,9 @@ from usability.models import (
 from usability.push import hint_after_commit
 from usability.services.numbering import take_seqs
 from usability.services.routing import classroom_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNDO_WITHIN = dt.timedelta(seconds=10)
 # A tap travels and a clock ticks: the button shows ten seconds, the server grants this much more.
@@ -80,7 +82,7 @@ def raise_alert(
     if severity not in AlertSeverity.values:
         raise Invalid("severity", f"one of {', '.join(AlertSeverity.values)}, not {severity!r}")
     if student_id is not None and not Student.objects.filter(student_id=student_id).exists():
-        raise NotFound()
+        raise NotFound
     where = classroom or (classroom_of(student_id, app_name) if student_id else None)
     if where is None:
         raise Invalid("student_id", "is enrolled in no classroom, so nobody can be told")
@@ -144,13 +146,15 @@ def helped(
             _close(alert, AlertState.RESOLVED, who, at)
 
     kept = {"kind": category, "note": note}
-    return _step(alert_id, AlertVerb.HELPED, change, who=who, note=note, now=now, closed=True, intervention=kept)
+    return _step(
+        alert_id, AlertVerb.HELPED, change, who=who, note=note, now=now, closed=True, intervention=kept
+    )
 
 
 def dismiss_alert(
     alert_id: Any, *, who: Any, note: str = "", now: dt.datetime | None = None
 ) -> TeacherDashboardAlert:
-    """ "Not a problem": closes the alert and labels it for the back-test. The episode goes on by itself."""
+    """Not a problem: closes the alert and labels it for the back-test. The episode goes on by itself."""
 
     def change(alert: TeacherDashboardAlert, at: dt.datetime) -> None:
         _acknowledge(alert, who, at)
@@ -199,7 +203,9 @@ def record_intervention(
     with transaction.atomic():
         seq = take_seqs(found.classroom_id)
         TeacherDashboardAlert.objects.filter(pk=found.pk).update(seq=seq, updated_at=now)
-        kept = Intervention.objects.create(alert_id=found.pk, teacher=person(who), kind=kind, note=note, at=now)
+        kept = Intervention.objects.create(
+            alert_id=found.pk, teacher=person(who), kind=kind, note=note, at=now
+        )
         hint_after_commit(found.classroom_id, seq)
     return kept
 
@@ -217,7 +223,9 @@ def undo(alert_id: Any, *, who: Any, now: dt.datetime | None = None) -> TeacherD
         alert = TeacherDashboardAlert.objects.select_for_update(no_key=True).get(pk=found.pk)
         step = alert.steps.filter(undone_at__isnull=True).order_by("-at", "-id").first()
         if step is None or step.actor_id != getattr(person(who), "pk", None):
-            raise Conflict("There is no step of yours to undo: nothing was done, or somebody else acted since.")
+            raise Conflict(
+                "There is no step of yours to undo: nothing was done, or somebody else acted since."
+            )
         is_still_going = step.verb == AlertVerb.ON_MY_WAY and alert.state == AlertState.HELPING
         if now - step.at > UNDO_WITHIN + UNDO_GRACE and not is_still_going:
             raise Conflict(f"A step can be undone for {UNDO_WITHIN.seconds} s; this one is older.")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -20,6 +19,9 @@ from usability.models import SEAT_PATTERN, Classroom, DetectorProfile, Enrollmen
 from usability.policies import PRESETS, profile_of
 from usability.push import hint_after_commit
 from usability.services.numbering import take_seqs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PAUSE_LIMIT_MINUTES = 24 * 60
 ALERTS_LIMIT = 20

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,6 +13,9 @@ from usability.kinds import EventSeverity
 from usability.models import Classroom, FrustrationEvent, Student
 from usability.querysets import EVENT_SEVERITY_RANK
 from usability.services.routing import classroom_of
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 
 def record_event(
@@ -36,7 +38,7 @@ def record_event(
     if severity not in EventSeverity.values:
         raise Invalid("severity", f"one of {', '.join(EventSeverity.values)}, not {severity!r}")
     if not Student.objects.filter(student_id=student_id).exists():
-        raise NotFound()
+        raise NotFound
     where = classroom or classroom_of(student_id, app_name)
     with transaction.atomic():
         event = FrustrationEvent(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.utils import timezone
 
 from usability.models import Classroom, HelpRequest, Student
 from usability.services.routing import classroom_of
+
+if TYPE_CHECKING:
+    import datetime as dt
+    import uuid
 
 
 def create_help_request(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
+from typing import TYPE_CHECKING
 
 from django.db import connection
 
 from usability.errors import NotFound
+
+if TYPE_CHECKING:
+    import uuid
 
 
 def take_seqs(classroom_id: uuid.UUID, count: int = 1) -> int:
@@ -24,5 +27,5 @@ def take_seqs(classroom_id: uuid.UUID, count: int = 1) -> int:
         )
         row = cursor.fetchone()
     if row is None:
-        raise NotFound()
+        raise NotFound
     return row[0] - count + 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,6 +13,9 @@ from gaia_site.models import Scope
 from usability.errors import Invalid, NotPermitted
 from usability.models import SatisfactionRating, Student
 from usability.services.routing import classroom_of
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 FEEDBACK_LIMIT = 1000
 

@@ -54,7 +54,7 @@ def _turn(worker: Worker, duties: Duties, stopping: threading.Event) -> bool:
         had_work = worker.step()
         return duties.step(held=worker.held, classroom_ids=worker.rooms, now=timezone.now()) or had_work
     except DatabaseError as error:
-        log.error("worker_waits_for_database", extra={"worker": worker.name, "error": type(error).__name__})
+        log.warning("worker_waits_for_database", extra={"worker": worker.name, "error": type(error).__name__})
         connections.close_all()
         stopping.wait(RETRY_S)
         return False
@@ -65,5 +65,5 @@ def _end(worker: Worker) -> None:
         worker.stop()
     except DatabaseError as error:
         # The leases pass by themselves, and the rows are as they were.
-        log.error("worker_ended_without_saving", extra={"error": type(error).__name__})
+        log.warning("worker_ended_without_saving", extra={"error": type(error).__name__})
     connections.close_all()
