@@ -12,6 +12,7 @@ from django.db import connections
 from django.test import Client
 
 from gaia_site.keys import forget_keys, issue_key
+from gaia_site.models import ApiKey
 from tests.api.live import Caller, Web
 from tests.cluster import (
     Cluster,
@@ -142,6 +143,11 @@ class Site:
         self.agent, self.admin, self.teacher, self.metrics, self.writer, self.reader = (
             Caller(web.url, secrets[name]) for name in SCOPES
         )
+
+    def passing_key(self, *scopes: str) -> tuple[ApiKey, str]:
+        """A key of one test alone, to be ended by it: the site remembers for a moment what it knew of a key."""
+        owner = ApiKey.objects.select_related("owner").get(prefix=self.secrets["agent"].split("_")[1]).owner
+        return issue_key(name="passing", owner=owner, scopes=scopes)
 
     def session(self, session_name: str, **more: Any) -> dict[str, Any]:
         """A registered session."""

@@ -107,7 +107,10 @@ class Web:
         ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
-        eventually(self._is_up, START_S, 0.1, "a web process that answers")
+        try:
+            eventually(self._is_up, START_S, 0.1, "a web process that answers")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}") from None
         return self
 
     def _is_up(self) -> bool:

@@ -9,6 +9,9 @@ import pytest
 import urllib3
 import websockets
 
+from gaia_site.background import in_database
+from gaia_site.keys import revoke_key
+
 
 async def receive_until(socket, kind, subject):
     """The messages up to the event of that kind about that subject."""
@@ -85,19 +88,13 @@ async def test_who_may_not_listen_is_closed_with_the_reason(site, secret, query,
     assert caught.value.rcvd.code == code
 
 
-async def test_a_revoked_key_loses_its_socket(site, name):
-    from gaia_site.models import ApiKey
-
-    key = await asyncio.to_thread(ApiKey.objects.get, prefix=site.secrets["admin"].split("_")[1])
-    async with connect(site, "admin") as socket:
+async def test_a_revoked_key_loses_its_socket(site):
+    key, secret = await in_database(site.passing_key, "agent")
+    async with connect(site, None, f"?key={secret}") as socket:
         await socket.recv()
-        rows = ApiKey.objects.filter(pk=key.pk)
-        await asyncio.to_thread(lambda: rows.update(revoked_at=key.created_at))
-        try:
-            with pytest.raises(websockets.ConnectionClosed) as caught:
-                await asyncio.wait_for(receive_all(socket), 15)
-        finally:
-            await asyncio.to_thread(lambda: rows.update(revoked_at=None))
+        await in_database(revoke_key, key)
+        with pytest.raises(websockets.ConnectionClosed) as caught:
+            await asyncio.wait_for(receive_all(socket), 15)
 
     assert caught.value.rcvd.code == 4401
 
