@@ -75,6 +75,9 @@ class Flag(TypedChoiceFilter):
 
 # ---------------------------------------------------------------- answers made of frozen data
 
+# Modules of shapes may import these for type checkers alone.
+_NAMES = {"datetime": dt.datetime, "date": dt.date, "dt": dt, "UUID": uuid.UUID, "uuid": uuid, "Any": Any}
+
 _serializers: dict[Any, type[serializers.Serializer]] = {}
 
 _PLAIN: dict[Any, type[serializers.Field]] = {
@@ -92,7 +95,7 @@ def described(
     shape: type, *, name: str | None = None, without: tuple[str, ...] = ()
 ) -> type[serializers.Serializer]:
     """The serializer that describes a frozen dataclass in the schema; the data itself is encoded as it is."""
-    hints = typing.get_type_hints(shape)
+    hints = typing.get_type_hints(shape, localns=_NAMES)
     fields = {
         one.name: _field(hints[one.name]) for one in dataclasses.fields(shape) if one.name not in without
     }

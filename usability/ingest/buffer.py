@@ -32,6 +32,10 @@ log = logging.getLogger("gaia.ingest")
 CONNECTIONS = 2
 WAITING_BYTES_LIMIT = 64 * 1024 * 1024
 ROWS_A_COMMIT = 10_000
+# While one connection commits, the other waits so long for so many rows: a commit costs the same for few as
+# for many. An idle buffer commits at once.
+GATHER_ROWS = 2_500
+GATHER_S = 0.004
 CONNECT_TIMEOUT_S = 3
 COMMIT_TIMEOUT_S = 8.0
 WAIT_TIMEOUT_S = 12.0
@@ -137,6 +141,8 @@ class GroupCommit:
         self._committed = committed
         self._waiting: deque[Batch] = deque()
         self._waiting_bytes = 0
+        self._waiting_rows = 0
+        self._committing = 0
         self._arrived = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
         self._closing = False
@@ -156,6 +162,7 @@ class GroupCommit:
         self._start()
         self._waiting.append(batch)
         self._waiting_bytes += batch.size_bytes
+        self._waiting_rows += len(batch.rows)
         WAITING.set(self._waiting_bytes)
         self._arrived.set()
         try:
@@ -190,11 +197,26 @@ class GroupCommit:
                     if self._closing and not self._counts:
                         return
                     await self._wait_for_work()
+                if self._committing:
+                    await self._gather()
                 group = self._take()
-                connection = await self._store_group(connection, group)
+                self._committing += 1
+                try:
+                    connection = await self._store_group(connection, group)
+                finally:
+                    self._committing -= 1
         finally:
             if connection is not None:
                 await connection.close()
+
+    async def _gather(self) -> None:
+        """Let more arrive while the other connection is busy."""
+        end_s = asyncio.get_running_loop().time() + GATHER_S
+        while self._committing and self._waiting_rows < GATHER_ROWS and not self._closing:
+            left_s = end_s - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(0.001, left_s))
 
     async def _wait_for_work(self) -> None:
         self._arrived.clear()
@@ -223,6 +245,7 @@ class GroupCommit:
         while self._waiting and (not group or rows + len(self._waiting[0].rows) <= ROWS_A_COMMIT):
             batch = self._waiting.popleft()
             self._waiting_bytes -= batch.size_bytes
+            self._waiting_rows -= len(batch.rows)
             if not batch.done.done():
                 group.append(batch)
                 rows += len(batch.rows)
@@ -232,7 +255,7 @@ class GroupCommit:
     def _fail_waiting(self, error: Exception) -> None:
         while self._waiting:
             self._waiting.popleft().fail(error)
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_rows = 0
         WAITING.set(0)
 
     async def _store_group(

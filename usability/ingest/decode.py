@@ -350,7 +350,10 @@ def _id_rule(limit: int) -> str:
 
 
 def _judge(batch: _Batch, received_at: dt.datetime, rules: Rules) -> Decoded:
-    """Keep the metrics that obey the rules, with the time at which each happened."""
+    """Keep the metrics that obey the rules, with the time at which each happened by our clock.
+
+    A client's time is moved by the difference of the two clocks at the moment of sending.
+    """
     received_us = _microseconds(received_at)
     skew_us = 0 if batch.sent_at is None else received_us - _microseconds(batch.sent_at)
     oldest_us = received_us - _microseconds(_EPOCH + OLDEST)
@@ -362,7 +365,11 @@ def _judge(batch: _Batch, received_at: dt.datetime, rules: Rules) -> Decoded:
     late = 0
     is_plain = _plain_test(rules)
     for index, metric in zip(batch.indexes, batch.metrics, strict=True):
-        at_us = _moment_us(metric, received_us, skew_us)
+        moment = metric.timestamp
+        if moment is None:
+            at_us = _moment_by_age_us(metric, received_us)
+        else:
+            at_us = round(moment.timestamp() * 1e6) + skew_us
         if oldest_us <= at_us <= newest_us and (is_plain(metric) or _wrong_field(metric, rules) is None):
             kept.append(metric)
             at.append(at_us)
@@ -412,13 +419,8 @@ def _microseconds(moment: dt.datetime) -> int:
     return round(moment.timestamp() * 1e6)
 
 
-def _moment_us(metric: Metric, received_us: int, skew_us: int) -> int:
-    """When it happened, by our clock: the client's time moved by the difference of the clocks at sending.
-
-    Without a time it is its age before the receipt, which is 0 where nothing is said.
-    """
-    if metric.timestamp is not None:
-        return _microseconds(metric.timestamp) + skew_us
+def _moment_by_age_us(metric: Metric, received_us: int) -> int:
+    """When a metric without a time happened: its age before the receipt, which is 0 where nothing is said."""
     if metric.metadata is not None and metric.metadata.age_ms is not UNSET:
         return received_us - round(metric.metadata.age_ms * 1000)
     return received_us
