@@ -36,7 +36,15 @@ def servers() -> Iterator[Servers]:
     found.start()
     environment = {**os.environ, "DATABASE_URL": found.postgres.url}
     subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), "migrate", "coordination", "--verbosity", "0"],
+        [
+            sys.executable,
+            str(ROOT / "manage.py"),
+            "migrate",
+            "coordination",
+            "--skip-checks",
+            "--verbosity",
+            "0",
+        ],
         env=environment,
         cwd=ROOT,
         check=True,
