@@ -6,12 +6,12 @@ import datetime as dt
 
 import pytest
 from django.utils import timezone
+from usability_lessons import APP, Lesson
 
 from usability import services
 from usability.duties import Duties, upkeep
 from usability.models import ClassroomMetricsSnapshot, IngestBatch, Intervention
 from usability.snapshots import window_before
-from usability_lessons import APP, Lesson
 
 pytestmark = pytest.mark.usefixtures("days")
 

@@ -139,12 +139,16 @@ def answered(room, who) -> set[str]:
 
 def test_a_foreign_class_is_not_found(callers, everything):
     strangers = ("charlie", "nobody", "charlie's teacher key", "agent key", "app's writing key")
-    assert {who: answered(everything, callers[who]) for who in strangers} == {name: set() for name in strangers}
+    assert {who: answered(everything, callers[who]) for who in strangers} == {
+        name: set() for name in strangers
+    }
 
 
 def test_ones_own_class_is_answered(callers, everything):
     known = ("alice", "bob", "operator", "alice's teacher key")
-    assert {who: answered(everything, callers[who]) for who in known} == {name: set(QUESTIONS) for name in known}
+    assert {who: answered(everything, callers[who]) for who in known} == {
+        name: set(QUESTIONS) for name in known
+    }
 
 
 def test_an_app_reads_its_own_records_of_a_pupil_and_no_class(callers, everything):
