@@ -144,10 +144,10 @@ class Site:
             Caller(web.url, secrets[name]) for name in SCOPES
         )
 
-    def passing_key(self, *scopes: str) -> tuple[ApiKey, str]:
+    def passing_key(self, *scopes: str, **more: Any) -> tuple[ApiKey, str]:
         """A key of one test alone, to be ended by it: the site remembers for a moment what it knew of a key."""
         owner = ApiKey.objects.select_related("owner").get(prefix=self.secrets["agent"].split("_")[1]).owner
-        return issue_key(name="passing", owner=owner, scopes=scopes)
+        return issue_key(name="passing", owner=owner, scopes=scopes, **more)
 
     def session(self, session_name: str, **more: Any) -> dict[str, Any]:
         """A registered session."""

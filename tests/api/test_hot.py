@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gaia_site.models import ApiKey
+from tests.api.live import Caller
 from tests.cluster import eventually
 
 CLAIM = {"session_name": "nobody", "lease_token": 1}
@@ -81,16 +81,15 @@ def test_a_claim_of_somebody_who_hung_up_takes_no_task(site, name):
 
 @pytest.fixture
 def page_key(site):
-    """The writer's key, meant for pages of one app."""
-    rows = ApiKey.objects.filter(prefix=site.secrets["writer"].split("_")[1])
-    rows.update(allowed_origins=["https://app.example"])
+    """A key meant for pages of one app."""
+    key, secret = site.passing_key("metrics:write", allowed_origins=["https://app.example"])
     eventually(
         lambda: preflight(site, "https://app.example").headers.get("Access-Control-Allow-Origin"),
         5,
         what="origin",
     )
-    yield site.secrets["writer"]
-    rows.update(allowed_origins=[])
+    yield secret
+    key.delete()
 
 
 def preflight(site, origin):
@@ -107,14 +106,14 @@ def test_a_page_of_a_listed_origin_may_ask_and_others_may_not(site, page_key):
 
 
 def test_a_key_used_from_a_foreign_page_is_refused(site, page_key):
-    answer = site.writer("POST", "usability/metrics", [], Origin="https://evil.example")
+    answer = Caller(site.url, page_key)("POST", "usability/metrics", [], Origin="https://evil.example")
 
     assert answer.status == 403
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 def test_an_error_too_can_be_read_by_the_page(site, page_key):
-    answer = site.writer("POST", "usability/metrics", b"{", Origin="https://app.example")
+    answer = Caller(site.url, page_key)("POST", "usability/metrics", b"{", Origin="https://app.example")
 
     assert answer.status == 400
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
