@@ -4,12 +4,16 @@ from django.db.models import TextChoices
 
 
 class TeacherRole(TextChoices):
+    """What a teacher is in a class."""
+
     LEAD = "lead"
     CO_TEACHER = "co_teacher"
     ASSISTANT = "assistant"
 
 
 class EventSeverity(TextChoices):
+    """How bad an episode is, lowest first."""
+
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
@@ -17,12 +21,16 @@ class EventSeverity(TextChoices):
 
 
 class AlertSeverity(TextChoices):
+    """How urgent an alert is, lowest first."""
+
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
 
 
 class AlertState(TextChoices):
+    """How far an alert has come."""
+
     NEW = "new"
     ACKNOWLEDGED = "acknowledged"
     HELPING = "helping"

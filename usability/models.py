@@ -62,6 +62,8 @@ class Stamped(models.Model):
 
 
 class School(Stamped):
+    """Where classrooms are, and the zone its days are counted in."""
+
     name = models.CharField(max_length=200)
     time_zone = models.CharField(
         max_length=64, default="UTC", help_text="IANA name; days and quiet hours are counted in it"
@@ -78,6 +80,8 @@ class School(Stamped):
 
 
 class Classroom(Stamped):
+    """A class; its alerts are numbered by `alert_seq`."""
+
     school = models.ForeignKey(School, on_delete=models.PROTECT, related_name="classrooms")
     name = models.CharField(max_length=200)
     subject = models.CharField(max_length=100, blank=True, default="")
@@ -139,6 +143,8 @@ class Student(Stamped):
 
 
 class Enrollment(Stamped):
+    """A learner in a class, and the seat there; over once `ended_on` is set."""
+
     student = models.ForeignKey(
         Student, to_field="student_id", on_delete=models.CASCADE, related_name="enrollments"
     )
@@ -172,6 +178,8 @@ class Enrollment(Stamped):
 
 
 class ClassroomTeacher(Stamped):
+    """Who teaches a class, and so sees it."""
+
     Role = TeacherRole
 
     classroom = models.ForeignKey(Classroom, on_delete=models.CASCADE, related_name="teachers")
@@ -232,7 +240,8 @@ class UsabilityMetric(models.Model):
     student_id = models.CharField(max_length=50)
     app_name = models.CharField(max_length=50)
     metric_type = models.CharField(max_length=100)
-    session_id = models.CharField(max_length=100, null=True)
+    # Null rather than "": most metrics of some apps have none, and a null takes no room.
+    session_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
     metadata = models.JSONField(null=True)
 
     objects = querysets.UsabilityMetricQuerySet.as_manager()
@@ -287,6 +296,8 @@ class AppHealthCount(models.Model):
 
 
 class SatisfactionRating(Stamped):
+    """What a learner thought of one sitting in an app."""
+
     student = models.ForeignKey(
         Student, to_field="student_id", on_delete=models.CASCADE, related_name="ratings", db_index=False
     )
@@ -390,6 +401,7 @@ class FrustrationEvent(Stamped):
 
     @property
     def is_open(self) -> bool:
+        """Whether the episode goes on and nobody has resolved it."""
         return self.ended_at is None and self.resolved_at is None
 
 
@@ -475,6 +487,7 @@ class TeacherDashboardAlert(Stamped):
 
     @property
     def is_open(self) -> bool:
+        """Whether a teacher can still act on it."""
         return self.state in self.OPEN_STATES
 
 
@@ -538,6 +551,8 @@ class HelpRequest(models.Model):
 
 
 class Intervention(Stamped):
+    """What a teacher did about an alert, and what came after it."""
+
     Kind = InterventionKind
 
     alert = models.ForeignKey(TeacherDashboardAlert, on_delete=models.CASCADE, related_name="interventions")

@@ -42,6 +42,7 @@ def is_native(db: BaseDatabaseWrapper = connection) -> bool:
 
 
 def partition_name(day: dt.date) -> str:
+    """The table of one UTC day."""
     return f"{TABLE}_{day:%Y%m%d}"
 
 
@@ -141,19 +142,22 @@ CREATE_PLAIN = f"CREATE TABLE {TABLE} ({COLUMNS})"
 CREATE_STUDENT_INDEX = f'CREATE INDEX metric_of_student ON {TABLE} (student_id, "timestamp")'
 # Rows in the order of receipt, for a detector that reads on after a loss. Almost free to keep.
 CREATE_RECEIPT_INDEX = (
-    f"CREATE INDEX metric_by_receipt ON {TABLE} USING brin (received_at)"
-    " WITH (pages_per_range = 32)"
+    f"CREATE INDEX metric_by_receipt ON {TABLE} USING brin (received_at) WITH (pages_per_range = 32)"
 )
 
 TIMESCALE_STATEMENTS = (
     "CREATE EXTENSION IF NOT EXISTS timescaledb",
-    f"SELECT create_hypertable('{TABLE}', by_range('timestamp', INTERVAL '1 day'),"
-    " create_default_indexes => false)",
+    (
+        f"SELECT create_hypertable('{TABLE}', by_range('timestamp', INTERVAL '1 day'),"
+        " create_default_indexes => false)"
+    ),
 )
 # These are under TimescaleDB's community licence; a build without it lacks them.
 TIMESCALE_POLICIES = (
-    f"ALTER TABLE {TABLE} SET (timescaledb.compress, timescaledb.compress_segmentby = 'student_id',"
-    " timescaledb.compress_orderby = 'timestamp, id')",
+    (
+        f"ALTER TABLE {TABLE} SET (timescaledb.compress, timescaledb.compress_segmentby = 'student_id',"
+        " timescaledb.compress_orderby = 'timestamp, id')"
+    ),
     f"SELECT add_compression_policy('{TABLE}', INTERVAL '{COMPRESS_AFTER_DAYS} days', if_not_exists => true)",
     f"SELECT add_retention_policy('{TABLE}', INTERVAL '{RETENTION_DAYS} days', if_not_exists => true)",
 )

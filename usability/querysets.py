@@ -42,6 +42,8 @@ def moment_of(metric_id: uuid.UUID) -> dt.datetime:
 
 
 class StudentQuerySet(models.QuerySet):
+    """Questions about learners."""
+
     def unassigned(self) -> Self:
         """Students that no current enrollment places in a classroom."""
         return self.exclude(enrollments__ended_on__isnull=True, enrollments__isnull=False)
@@ -53,16 +55,24 @@ class StudentQuerySet(models.QuerySet):
 
 
 class EnrollmentQuerySet(models.QuerySet):
+    """Questions about who sits where."""
+
     def current(self) -> Self:
+        """Enrollments that have not ended."""
         return self.filter(ended_on__isnull=True)
 
 
 class ClassroomQuerySet(models.QuerySet):
+    """Questions about classes."""
+
     def for_teacher(self, teacher: Any) -> Self:
+        """Classes this teacher has."""
         return self.filter(teachers__user=teacher)
 
 
 class UsabilityMetricQuerySet(models.QuerySet):
+    """Questions about what apps reported."""
+
     def for_student(
         self, student_id: str, app_name: str | None = None, since: dt.datetime | None = None
     ) -> Self:
@@ -100,6 +110,8 @@ class UsabilityMetricQuerySet(models.QuerySet):
 
 
 class FrustrationEventQuerySet(models.QuerySet):
+    """Questions about episodes."""
+
     def worst_first(self) -> Self:
         """The most severe first, among equals the oldest."""
         return self.order_by(severity_rank(EVENT_SEVERITY_RANK).desc(), "detected_at", "id")
@@ -113,19 +125,24 @@ class FrustrationEventQuerySet(models.QuerySet):
         return self.filter(resolved_at__isnull=True).worst_first()
 
     def for_student(self, student_id: str) -> Self:
+        """The learner's events, newest first."""
         return self.filter(student_id=student_id).order_by("-detected_at", "-id")
 
     def with_severity(self, severity: str) -> Self:
+        """Events of one severity, newest first."""
         return self.filter(severity=severity).order_by("-detected_at", "-id")
 
     def delete_older_than(self, age: dt.timedelta, *, now: dt.datetime | None = None) -> int:
         """Delete resolved events whose resolution is older than `age`; how many. Unresolved ones stay."""
         before = (now or timezone.now()) - age
-        return self.filter(resolved_at__lt=before).delete()[1].get(self.model._meta.label, 0)
+        return self.filter(resolved_at__lt=before).delete()[1].get(self.model._meta.label, 0)  # noqa: SLF001
 
 
 class SatisfactionRatingQuerySet(models.QuerySet):
+    """Questions about ratings."""
+
     def for_student(self, student_id: str) -> Self:
+        """The learner's ratings, newest first."""
         return self.filter(student_id=student_id).order_by("-created_at", "-id")
 
     def average_for_app(self, app_name: str) -> float | None:
@@ -151,6 +168,8 @@ class SatisfactionRatingQuerySet(models.QuerySet):
 
 
 class TeacherDashboardAlertQuerySet(models.QuerySet):
+    """Questions about alerts."""
+
     def for_teacher(self, teacher: Any) -> Self:
         """Alerts of the classrooms this teacher has, newest first. `teacher` is a user or a user's key.
 
@@ -171,6 +190,7 @@ class TeacherDashboardAlertQuerySet(models.QuerySet):
         return self.filter(state__in=self.model.OPEN_STATES)
 
     def closed(self) -> Self:
+        """Alerts that are resolved, dismissed or expired."""
         return self.exclude(state__in=self.model.OPEN_STATES)
 
     def after(self, seq: int) -> Self:
@@ -194,10 +214,12 @@ class TeacherDashboardAlertQuerySet(models.QuerySet):
     def delete_older_than(self, age: dt.timedelta, *, now: dt.datetime | None = None) -> int:
         """Delete closed alerts that last changed longer than `age` ago; how many. Open ones stay."""
         before = (now or timezone.now()) - age
-        return self.closed().filter(closed_at__lt=before).delete()[1].get(self.model._meta.label, 0)
+        return self.closed().filter(closed_at__lt=before).delete()[1].get(self.model._meta.label, 0)  # noqa: SLF001
 
 
 class ClassroomMetricsSnapshotQuerySet(models.QuerySet):
+    """Questions about snapshots."""
+
     def for_classroom(self, classroom: Any, since: dt.datetime | None = None) -> Self:
         """Snapshots of a classroom (that began since then), oldest first."""
         rows = self.filter(classroom=classroom)

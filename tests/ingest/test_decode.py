@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 from typing import Any
@@ -198,7 +199,7 @@ def test_all_of_metadata_is_taken_when_it_is_well_formed() -> None:
 
 
 def test_null_stands_for_a_field_that_is_left_out() -> None:
-    body = {name: None for name in ("timestamp", "session_id", "metadata")}
+    body = dict.fromkeys(("timestamp", "session_id", "metadata"))
 
     assert judged([good() | body]).rejected == []
 
@@ -289,10 +290,8 @@ def test_any_json_is_judged_or_refused_and_never_breaks_the_door(body: Any) -> N
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_judged_or_refused(body: bytes, lines: bool) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         judged(body, lines=lines)
-    except Malformed:
-        pass
 
 
 @settings(max_examples=100, deadline=None)

@@ -96,7 +96,8 @@ def test_a_day_is_a_utc_day(days: None) -> None:
 def test_a_hypertable_is_made_by_the_same_migration_where_timescaledb_is_ready() -> None:
     statements = partitions.store_statements(timescale=True)
 
-    assert statements[0].startswith("CREATE TABLE usability_metrics") and "PARTITION BY" not in statements[0]
+    assert statements[0].startswith("CREATE TABLE usability_metrics")
+    assert "PARTITION BY" not in statements[0]
     assert 'PRIMARY KEY ("timestamp", id)' in statements[0]
     assert statements[1] == "CREATE EXTENSION IF NOT EXISTS timescaledb"
     assert "by_range('timestamp', INTERVAL '1 day')" in statements[2]

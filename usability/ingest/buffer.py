@@ -121,10 +121,12 @@ class Batch:
         self.size_bytes = sum(len(row.wire) for row in self.rows) + 200
 
     def settle(self, *, is_duplicate: bool) -> None:
+        """It is durable."""
         if not self.done.done():
             self.done.set_result(is_duplicate)
 
     def fail(self, error: Exception) -> None:
+        """It was not stored."""
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -268,18 +270,19 @@ class GroupCommit:
                 if connection is None:
                     connection = await self._connect()
                 await self._commit(connection, group, counts)
-            return connection
         except (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError) as error:
             self._give_back(counts)
             return await self._lose(connection, group, error)
         except (psycopg.Error, UnicodeError) as error:
             self._give_back(counts)
             FAILURES.labels("refused").inc()
-            log.error("ingest_commit_refused", extra={"batches": len(group), "error": type(error).__name__})
+            # Without the traceback: the text of the error quotes the row.
+            log.error("ingest_commit_refused", extra={"batches": len(group), "error": type(error).__name__})  # noqa: TRY400
             return await self._store_singly(connection, group, error)
         except BaseException:
             self._fail_group(group, Unavailable("the process ends"))
             raise
+        return connection
 
     async def _lose(
         self, connection: psycopg.AsyncConnection | None, group: list[Batch], error: Exception

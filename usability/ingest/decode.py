@@ -38,8 +38,26 @@ NEWEST = dt.timedelta(minutes=5)
 LATE_AFTER = dt.timedelta(seconds=60)
 
 METRIC_TYPES = frozenset(
-    "keypress backspace scrolling mouse_movement click error hesitation pause completion focus blur navigation"
-    " answer hint help_request dead_click rage_click error_click".split()
+    {
+        "keypress",
+        "backspace",
+        "scrolling",
+        "mouse_movement",
+        "click",
+        "error",
+        "hesitation",
+        "pause",
+        "completion",
+        "focus",
+        "blur",
+        "navigation",
+        "answer",
+        "hint",
+        "help_request",
+        "dead_click",
+        "rage_click",
+        "error_click",
+    }
 )
 CLICK_TYPES = frozenset({"dead_click", "rage_click", "error_click"})
 
@@ -47,7 +65,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ID = re.compile(r"[A-Za-z0-9._:/-]+")
 _VERSION = re.compile(r"v?\d+(?:\.\d+){0,3}(?:[-+][0-9A-Za-z]+(?:[.-][0-9A-Za-z]+)*)?")
 _PLACE = re.compile(r" - at `\$(.*)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`", re.S)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(.*)`")
 
 # The bounds refuse NaN as well.
@@ -113,6 +131,7 @@ class Rejection:
     reason: str
 
     def as_json(self) -> dict[str, Any]:
+        """The entry of the answer's `rejected`."""
         return {"index": self.index, "loc": list(self.loc), "msg": self.msg}
 
 
@@ -149,7 +168,7 @@ class Rules:
 
     app_name: str = ""
     student_id: str = ""
-    own_types: Callable[[str], Collection[str]] = lambda app_name: ()
+    own_types: Callable[[str], Collection[str]] = lambda _app_name: ()
 
 
 _metrics_decoder = msgspec.json.Decoder(list[Metric])

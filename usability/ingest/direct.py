@@ -15,7 +15,7 @@ from usability.ingest import roster
 from usability.ingest.buffer import help_calls
 from usability.ingest.copy import COPY_HEADER, COPY_STATEMENT, COPY_TRAILER, Encoder, Row, ids_from
 from usability.ingest.decode import Decoded, Metric, Rejection
-from usability.models import HelpRequest, IngestBatch
+from usability.models import HelpRequest
 
 SCOPE = "s:services"
 
@@ -59,7 +59,7 @@ def _claim(batch_key: tuple[str, str]) -> bool:
     scope, batch_id = batch_key
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {IngestBatch._meta.db_table} (scope, batch_id, fingerprint) VALUES (%s, %s, '')"
+            "INSERT INTO usability_ingestbatch (scope, batch_id, fingerprint) VALUES (%s, %s, '')"
             " ON CONFLICT (scope, batch_id) DO NOTHING",
             [scope, batch_id],
         )

@@ -46,6 +46,7 @@ class Roster:
         return {student_id for student_id in student_ids if student_id not in self._places}
 
     def learn(self, places: dict[str, tuple[Place, ...]]) -> None:
+        """Remember what `look_up` found."""
         self._places.update(places)
 
     def classroom_of(self, student_id: str, app_name: str) -> uuid.UUID | None:
@@ -83,6 +84,7 @@ class OwnTypes:
         self._read_s = float("-inf")
 
     def is_due(self, now_s: float) -> bool:
+        """Whether what is remembered is too old."""
         return now_s - self._read_s > APPS_REMEMBER_S
 
     def read(self) -> None:
@@ -92,4 +94,5 @@ class OwnTypes:
         self._read_s = time.monotonic()
 
     def of(self, app_name: str) -> frozenset[str]:
+        """The types of one app."""
         return self._types.get(app_name, frozenset())

@@ -51,7 +51,7 @@ def rows_received(
     """
     start = max(since, after[0]) if after else since
     query = (
-        f"SELECT received_at, {_COLUMNS} FROM usability_metrics"
+        f"SELECT received_at, {_COLUMNS} FROM usability_metrics"  # noqa: S608 - constants alone
         ' WHERE received_at >= %s AND received_at < %s AND "timestamp" >= %s AND "timestamp" <= %s'
         + (" AND (received_at, id) > (%s, %s)" if after else "")
         + " ORDER BY received_at, id LIMIT %s"
@@ -69,7 +69,7 @@ def rows_of_students(
     """The rows of these learners by event time, oldest first: what rebuilds their windows."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_COLUMNS} FROM usability_metrics"
+            f"SELECT {_COLUMNS} FROM usability_metrics"  # noqa: S608 - constants alone
             ' WHERE student_id = ANY(%s) AND "timestamp" >= %s AND "timestamp" < %s ORDER BY "timestamp", id',
             [list(student_ids), since, until],
         )
@@ -97,7 +97,7 @@ def rows_with_ids(ids: Collection[uuid.UUID], *, at_oldest: dt.datetime) -> list
             page = wanted[begin : begin + PAGE_ROWS]
             received = moment_of(page[0]), moment_of(page[-1])
             cursor.execute(
-                f"SELECT {_COLUMNS} FROM usability_metrics WHERE received_at >= %s AND received_at <= %s"
+                f"SELECT {_COLUMNS} FROM usability_metrics WHERE received_at >= %s AND received_at <= %s"  # noqa: S608 - constants alone
                 ' AND "timestamp" >= %s AND id = ANY(%s) ORDER BY received_at, id',
                 [received[0] - _CLOCKS_APART, received[1] + _CLOCKS_APART, at_oldest, page],
             )

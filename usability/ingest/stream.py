@@ -80,6 +80,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def key_of(partition: int) -> str:
+    """The name of a partition's stream in Redis."""
     return f"gaia:m:{partition}"
 
 
