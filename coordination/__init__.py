@@ -1,0 +1,1 @@
+"""Coordination of sessions, tasks and locks through a replicated log."""
