@@ -17,7 +17,7 @@ run: venv
 
 test: venv
 	@sh .ci/browser
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report= $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report= $(TESTS)
 	@$(BIN)/python -m coverage report
 
 bench: venv

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import django
+import pytest
 
 from gaia_site.embedded.servers import Servers, servers_in
 
@@ -49,6 +50,17 @@ def _provide_servers() -> tuple[Servers, Path] | None:
 # calls pytest_configure, and those import models.
 _provided = _provide_servers()
 django.setup()
+
+
+ONE_WORKER_EACH = {"agent", "api", "browser", "coordination", "usability"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders whose tests share a running system go to one worker each: a second system would only slow both."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ONE_WORKER_EACH:
+            item.add_marker(pytest.mark.xdist_group(folder))
 
 
 def pytest_unconfigure() -> None:
