@@ -215,6 +215,8 @@ class Node:
                         pause()
                     back_off_s = 0.05
                 except (CoordinationError, DatabaseError) as passing:
+                    # A connection that PostgreSQL ended stays broken until it is closed.
+                    connections.close_all()
                     log.warning(
                         "duty_waits", extra={"duty": name, "reason": f"{type(passing).__name__}: {passing}"}
                     )

@@ -356,9 +356,13 @@ def delete_task(task_id: uuid.UUID, *, actor: str, request_id: bytes = b"") -> i
         row_status=TaskStatus(task.status),
         lesson_id=str(task.lesson_id or ""),
     )
-    if task.enqueued_revision is None and _delete_unknown(task_id):
-        return 0
-    return submit_one(command, TaskAnswer)[1]
+    try:
+        return submit_one(command, TaskAnswer)[1]
+    except RejectedError as refused:
+        # The row may not show yet that the machine has the task, so only the machine can say that it has not.
+        if refused.code == RejectionCode.NOT_FOUND and _delete_unknown(task_id):
+            return refused.revision
+        raise
 
 
 def _delete_unknown(task_id: uuid.UUID) -> bool:

@@ -18,7 +18,6 @@ import pytest
 from coordination.errors import CoordinationError
 from coordination.log.client import NodeClient
 from coordination.machine import commands
-from coordination.machine.codec import decode_snapshot
 from coordination.machine.commands import TaskSpec
 from coordination.machine.outcomes import Accepted, ClaimAnswer, SessionAnswer
 from gaia_site.embedded.servers import Servers, servers_in
@@ -246,6 +245,11 @@ GAPS = (
 )
 
 
+def tasks_of(cluster: Cluster) -> set[str]:
+    """The live tasks, as the node that answers has them."""
+    return {task.task_id for task in decode_snapshot(cluster.client().state()).tasks}
+
+
 def same_states(cluster: Cluster) -> set[bytes] | None:
     """The states of all nodes, once they are the same."""
     try:
@@ -267,6 +271,8 @@ def test_postgresql_may_go_away_and_come_back(servers, cluster):
 
     wait_until_projected(servers, cluster.client())
     check_rows(servers, [before, during])
+    (left,) = insert_rows(servers, 1, "left")
+    eventually(lambda: left in tasks_of(cluster), what="the feeder, whose connection was cut too")
 
 
 def test_a_cluster_that_lost_all_its_data_begins_above_the_rows(servers, cluster):
@@ -275,7 +281,7 @@ def test_a_cluster_that_lost_all_its_data_begins_above_the_rows(servers, cluster
     wait_until_projected(servers, cluster.client())
     highest = max(worker.completed.values())
     eventually(
-        lambda: left in {task.task_id for task in decode_snapshot(cluster.client().state()).tasks},
+        lambda: left in tasks_of(cluster),
         what="the feeder",
     )
 
@@ -297,7 +303,7 @@ def test_a_cluster_that_lost_all_its_data_begins_above_the_rows(servers, cluster
     )
     assert completed == [(5,)]
     eventually(
-        lambda: left in {task.task_id for task in decode_snapshot(cluster.client().state()).tasks},
+        lambda: left in tasks_of(cluster),
         what="the task that was left comes back to the queue",
     )
 

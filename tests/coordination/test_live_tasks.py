@@ -431,6 +431,30 @@ def test_deleting_is_for_pending_and_final_tasks():
         services.delete_task(uuid.uuid4(), actor=ACTOR)
 
 
+def test_a_claimed_task_is_not_deleted_while_its_row_lags_behind():
+    """The row of a task that was claimed a moment ago may still look as if nobody had been offered it."""
+    held = claimed(registered())
+    row = task_row(held.id, services.cluster_status().revision)
+    DistributedTask.objects.filter(pk=row.pk).update(
+        status="pending", enqueued_revision=None, claim_expires_at=None
+    )
+
+    with pytest.raises(RejectedError):
+        services.delete_task(held.id, actor=ACTOR)
+
+    assert DistributedTask.objects.filter(pk=held.id).exists()
+
+
+def test_a_row_the_machine_never_had_can_be_deleted():
+    waiting = DistributedTask.objects.create(
+        idempotency_key=fresh("key"), task_type="review", max_retries=10_000
+    )
+
+    services.delete_task(waiting.pk, actor=ACTOR)
+
+    assert not DistributedTask.objects.filter(pk=waiting.pk).exists()
+
+
 def test_a_task_waits_for_the_tasks_it_depends_on():
     session = registered()
     task_type = fresh("type")
