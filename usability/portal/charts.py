@@ -29,6 +29,7 @@ class Placed:
 def placed_on_strip(strip: Strip) -> tuple[Placed, ...]:
     """Where the marks of an evidence strip lie; the strip is 272 units wide, its end on the right."""
     scale = (STRIP_RIGHT - STRIP_LEFT) / strip.length_s
+    has_answers = any(mark.kind in {"right", "wrong"} for mark in strip.marks)
     places = []
     for mark in strip.marks:
         x = round(STRIP_RIGHT - mark.at_s * scale, 1)
@@ -40,7 +41,8 @@ def placed_on_strip(strip: Strip) -> tuple[Placed, ...]:
         elif mark.kind == "corrections":
             height = round(min(STRIP_FLOOR - 1, STRIP_BAR * mark.size), 1)
             kind = "over" if strip.usual_high is not None and mark.size > strip.usual_high else "fill"
-            places.append(Placed(kind, x, y=STRIP_FLOOR - height, height=height))
+            if kind == "over" or not has_answers:  # usual corrections would only hide the answers
+                places.append(Placed(kind, x, y=STRIP_FLOOR - height, height=height))
         else:
             places.append(Placed(mark.kind, x))
     return tuple(places)
