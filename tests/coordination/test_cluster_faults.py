@@ -18,6 +18,7 @@ import pytest
 from coordination.errors import CoordinationError
 from coordination.log.client import NodeClient
 from coordination.machine import commands
+from coordination.machine.codec import decode_snapshot
 from coordination.machine.commands import TaskSpec
 from coordination.machine.outcomes import Accepted, ClaimAnswer, SessionAnswer
 from gaia_site.embedded.servers import Servers, servers_in
