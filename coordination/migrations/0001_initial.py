@@ -12,7 +12,6 @@ import coordination.models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -21,361 +20,863 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Lesson',
+            name="Lesson",
             fields=[
-                ('id', models.UUIDField(default=coordination.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
-                ('title', models.CharField(max_length=255)),
-                ('description', models.TextField(blank=True, db_default='', default='')),
-                ('status', models.CharField(choices=[('pending', 'pending'), ('in_progress', 'in progress'), ('completed', 'completed'), ('archived', 'archived')], db_default='pending', default='pending', max_length=20)),
-                ('priority', models.IntegerField(db_default=0, default=0)),
-                ('tasks_total', models.PositiveIntegerField(db_default=0, default=0)),
-                ('tasks_completed', models.PositiveIntegerField(db_default=0, default=0)),
-                ('tasks_failed', models.PositiveIntegerField(db_default=0, default=0)),
-                ('estimated_duration_minutes', models.PositiveIntegerField(blank=True, null=True)),
-                ('metadata', models.JSONField(blank=True, default=dict)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=coordination.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("title", models.CharField(max_length=255)),
+                ("description", models.TextField(blank=True, db_default="", default="")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("in_progress", "in progress"),
+                            ("completed", "completed"),
+                            ("archived", "archived"),
+                        ],
+                        db_default="pending",
+                        default="pending",
+                        max_length=20,
+                    ),
+                ),
+                ("priority", models.IntegerField(db_default=0, default=0)),
+                ("tasks_total", models.PositiveIntegerField(db_default=0, default=0)),
+                ("tasks_completed", models.PositiveIntegerField(db_default=0, default=0)),
+                ("tasks_failed", models.PositiveIntegerField(db_default=0, default=0)),
+                ("estimated_duration_minutes", models.PositiveIntegerField(blank=True, null=True)),
+                ("metadata", models.JSONField(blank=True, default=dict)),
             ],
         ),
         migrations.CreateModel(
-            name='LockToken',
+            name="LockToken",
             fields=[
-                ('lock_key', models.CharField(max_length=255, primary_key=True, serialize=False)),
-                ('fencing_token', models.BigIntegerField()),
+                ("lock_key", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                ("fencing_token", models.BigIntegerField()),
             ],
         ),
         migrations.CreateModel(
-            name='ClaudeSession',
+            name="ClaudeSession",
             fields=[
-                ('id', models.UUIDField(default=coordination.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
-                ('time_window_start', models.DateTimeField(blank=True, null=True)),
-                ('time_window_end', models.DateTimeField(blank=True, null=True)),
-                ('session_name', models.CharField(max_length=255, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9._:/-]+$')])),
-                ('tier', models.CharField(choices=[('high_level', 'high level'), ('manager', 'manager'), ('worker', 'worker')], max_length=20)),
-                ('provider', models.CharField(choices=[('claude', 'claude'), ('codex', 'codex'), ('ollama', 'ollama'), ('openai', 'openai'), ('gemini', 'gemini')], max_length=20)),
-                ('status', models.CharField(choices=[('idle', 'idle'), ('busy', 'busy'), ('paused', 'paused'), ('draining', 'draining'), ('failed', 'failed'), ('offline', 'offline')], db_default='idle', default='idle', max_length=20)),
-                ('health_status', models.CharField(choices=[('healthy', 'healthy'), ('degraded', 'degraded'), ('unhealthy', 'unhealthy')], db_default='healthy', default='healthy', max_length=20)),
-                ('last_heartbeat', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now)),
-                ('consecutive_failures', models.PositiveIntegerField(db_default=0, default=0)),
-                ('max_concurrent_tasks', models.PositiveIntegerField(db_default=5, default=5)),
-                ('current_task_count', models.PositiveIntegerField(db_default=0, default=0)),
-                ('capabilities', models.JSONField(blank=True, default=list)),
-                ('time_windows', models.JSONField(blank=True, default=list)),
-                ('load', models.FloatField(blank=True, null=True)),
-                ('metadata', models.JSONField(blank=True, default=dict)),
-                ('accepts_push', models.BooleanField(db_default=False, default=False)),
-                ('lease_token', models.BigIntegerField(db_default=0, default=0)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('tasks_completed', models.PositiveIntegerField(db_default=0, default=0)),
-                ('tasks_failed', models.PositiveIntegerField(db_default=0, default=0)),
-                ('avg_task_s', models.FloatField(blank=True, null=True)),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='agent_sessions', to=settings.AUTH_USER_MODEL)),
-                ('lesson', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='sessions', to='coordination.lesson')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=coordination.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("time_window_start", models.DateTimeField(blank=True, null=True)),
+                ("time_window_end", models.DateTimeField(blank=True, null=True)),
+                (
+                    "session_name",
+                    models.CharField(
+                        max_length=255,
+                        unique=True,
+                        validators=[django.core.validators.RegexValidator("^[A-Za-z0-9._:/-]+$")],
+                    ),
+                ),
+                (
+                    "tier",
+                    models.CharField(
+                        choices=[("high_level", "high level"), ("manager", "manager"), ("worker", "worker")],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "provider",
+                    models.CharField(
+                        choices=[
+                            ("claude", "claude"),
+                            ("codex", "codex"),
+                            ("ollama", "ollama"),
+                            ("openai", "openai"),
+                            ("gemini", "gemini"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("idle", "idle"),
+                            ("busy", "busy"),
+                            ("paused", "paused"),
+                            ("draining", "draining"),
+                            ("failed", "failed"),
+                            ("offline", "offline"),
+                        ],
+                        db_default="idle",
+                        default="idle",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "health_status",
+                    models.CharField(
+                        choices=[
+                            ("healthy", "healthy"),
+                            ("degraded", "degraded"),
+                            ("unhealthy", "unhealthy"),
+                        ],
+                        db_default="healthy",
+                        default="healthy",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "last_heartbeat",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                    ),
+                ),
+                ("consecutive_failures", models.PositiveIntegerField(db_default=0, default=0)),
+                ("max_concurrent_tasks", models.PositiveIntegerField(db_default=5, default=5)),
+                ("current_task_count", models.PositiveIntegerField(db_default=0, default=0)),
+                ("capabilities", models.JSONField(blank=True, default=list)),
+                ("time_windows", models.JSONField(blank=True, default=list)),
+                ("load", models.FloatField(blank=True, null=True)),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                ("accepts_push", models.BooleanField(db_default=False, default=False)),
+                ("lease_token", models.BigIntegerField(db_default=0, default=0)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("tasks_completed", models.PositiveIntegerField(db_default=0, default=0)),
+                ("tasks_failed", models.PositiveIntegerField(db_default=0, default=0)),
+                ("avg_task_s", models.FloatField(blank=True, null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="agent_sessions",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "lesson",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="sessions",
+                        to="coordination.lesson",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='CoordinationEvent',
+            name="CoordinationEvent",
             fields=[
-                ('pk', models.CompositePrimaryKey('raft_index', 'sequence', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('raft_index', models.BigIntegerField()),
-                ('sequence', models.IntegerField()),
-                ('kind', models.CharField(max_length=64)),
-                ('subject', models.CharField(max_length=300)),
-                ('actor', models.CharField(blank=True, db_default='', default='', max_length=255)),
-                ('data', models.JSONField(default=dict)),
-                ('occurred_at', models.DateTimeField()),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "raft_index",
+                        "sequence",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("raft_index", models.BigIntegerField()),
+                ("sequence", models.IntegerField()),
+                ("kind", models.CharField(max_length=64)),
+                ("subject", models.CharField(max_length=300)),
+                ("actor", models.CharField(blank=True, db_default="", default="", max_length=255)),
+                ("data", models.JSONField(default=dict)),
+                ("occurred_at", models.DateTimeField()),
             ],
             options={
-                'indexes': [models.Index(fields=['subject', '-raft_index'], name='event_by_subject'), models.Index(fields=['kind', '-raft_index'], name='event_by_kind'), models.Index(fields=['occurred_at'], name='event_by_time')],
+                "indexes": [
+                    models.Index(fields=["subject", "-raft_index"], name="event_by_subject"),
+                    models.Index(fields=["kind", "-raft_index"], name="event_by_kind"),
+                    models.Index(fields=["occurred_at"], name="event_by_time"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='DistributedLock',
+            name="DistributedLock",
             fields=[
-                ('lock_key', models.CharField(max_length=255, primary_key=True, serialize=False)),
-                ('owner_id', models.CharField(max_length=255)),
-                ('acquired_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField()),
-                ('renewed_count', models.PositiveIntegerField(db_default=0, default=0)),
-                ('fencing_token', models.BigIntegerField()),
-                ('metadata', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
+                ("lock_key", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                ("owner_id", models.CharField(max_length=255)),
+                ("acquired_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("renewed_count", models.PositiveIntegerField(db_default=0, default=0)),
+                ("fencing_token", models.BigIntegerField()),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['expires_at'], name='lock_due'), models.Index(fields=['owner_id'], name='lock_by_owner')],
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('lock_key', ''), _negated=True), models.Q(('owner_id', ''), _negated=True)), name='lock_has_key_and_owner'), models.CheckConstraint(condition=models.Q(('expires_at__gte', models.F('acquired_at'))), name='lock_ends_after_it_begins')],
+                "indexes": [
+                    models.Index(fields=["expires_at"], name="lock_due"),
+                    models.Index(fields=["owner_id"], name="lock_by_owner"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("lock_key", ""), _negated=True),
+                            models.Q(("owner_id", ""), _negated=True),
+                        ),
+                        name="lock_has_key_and_owner",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("expires_at__gte", models.F("acquired_at"))),
+                        name="lock_ends_after_it_begins",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='DistributedTask',
+            name="DistributedTask",
             fields=[
-                ('id', models.UUIDField(default=coordination.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
-                ('idempotency_key', models.CharField(max_length=255, unique=True)),
-                ('body_digest', models.BinaryField(default=b'', max_length=32)),
-                ('task_type', models.CharField(max_length=100)),
-                ('task_data', models.JSONField(default=dict)),
-                ('priority', models.IntegerField(db_default=0, default=0)),
-                ('required_capabilities', models.JSONField(blank=True, default=list)),
-                ('required_tier', models.CharField(blank=True, choices=[('high_level', 'high level'), ('manager', 'manager'), ('worker', 'worker')], db_default='', default='', max_length=20)),
-                ('status', models.CharField(choices=[('pending', 'pending'), ('assigned', 'assigned'), ('in_progress', 'in progress'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled')], db_default='pending', default='pending', max_length=20)),
-                ('claimed_at', models.DateTimeField(blank=True, null=True)),
-                ('claim_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('claim_token', models.BigIntegerField(db_default=0, default=0)),
-                ('on_dependency_failure', models.CharField(choices=[('fail', 'fail'), ('release', 'release')], db_default='fail', default='fail', max_length=20)),
-                ('claim_ttl_s', models.FloatField(blank=True, null=True)),
-                ('run_after', models.DateTimeField(blank=True, null=True)),
-                ('retry_count', models.PositiveIntegerField(db_default=0, default=0)),
-                ('max_retries', models.PositiveIntegerField(db_default=3, default=3)),
-                ('timeout_s', models.FloatField(blank=True, null=True)),
-                ('progress', models.FloatField(db_default=0.0, default=0.0)),
-                ('progress_note', models.CharField(blank=True, db_default='', default='', max_length=255)),
-                ('result', models.JSONField(blank=True, null=True)),
-                ('error_message', models.TextField(blank=True, db_default='', default='')),
-                ('completed_at', models.DateTimeField(blank=True, null=True)),
-                ('created_by', models.CharField(blank=True, db_default='', default='', max_length=255)),
-                ('enqueued_revision', models.BigIntegerField(blank=True, editable=False, null=True)),
-                ('claimed_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='claimed_tasks', to='coordination.claudesession')),
-                ('depends_on', models.ManyToManyField(blank=True, related_name='dependants', to='coordination.distributedtask')),
-                ('target_session', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='targeted_tasks', to='coordination.claudesession')),
-                ('lesson', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='tasks', to='coordination.lesson')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=coordination.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("idempotency_key", models.CharField(max_length=255, unique=True)),
+                ("body_digest", models.BinaryField(default=b"", max_length=32)),
+                ("task_type", models.CharField(max_length=100)),
+                ("task_data", models.JSONField(default=dict)),
+                ("priority", models.IntegerField(db_default=0, default=0)),
+                ("required_capabilities", models.JSONField(blank=True, default=list)),
+                (
+                    "required_tier",
+                    models.CharField(
+                        blank=True,
+                        choices=[("high_level", "high level"), ("manager", "manager"), ("worker", "worker")],
+                        db_default="",
+                        default="",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("assigned", "assigned"),
+                            ("in_progress", "in progress"),
+                            ("completed", "completed"),
+                            ("failed", "failed"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        db_default="pending",
+                        default="pending",
+                        max_length=20,
+                    ),
+                ),
+                ("claimed_at", models.DateTimeField(blank=True, null=True)),
+                ("claim_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("claim_token", models.BigIntegerField(db_default=0, default=0)),
+                (
+                    "on_dependency_failure",
+                    models.CharField(
+                        choices=[("fail", "fail"), ("release", "release")],
+                        db_default="fail",
+                        default="fail",
+                        max_length=20,
+                    ),
+                ),
+                ("claim_ttl_s", models.FloatField(blank=True, null=True)),
+                ("run_after", models.DateTimeField(blank=True, null=True)),
+                ("retry_count", models.PositiveIntegerField(db_default=0, default=0)),
+                ("max_retries", models.PositiveIntegerField(db_default=3, default=3)),
+                ("timeout_s", models.FloatField(blank=True, null=True)),
+                ("progress", models.FloatField(db_default=0.0, default=0.0)),
+                ("progress_note", models.CharField(blank=True, db_default="", default="", max_length=255)),
+                ("result", models.JSONField(blank=True, null=True)),
+                ("error_message", models.TextField(blank=True, db_default="", default="")),
+                ("completed_at", models.DateTimeField(blank=True, null=True)),
+                ("created_by", models.CharField(blank=True, db_default="", default="", max_length=255)),
+                ("enqueued_revision", models.BigIntegerField(blank=True, editable=False, null=True)),
+                (
+                    "claimed_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="claimed_tasks",
+                        to="coordination.claudesession",
+                    ),
+                ),
+                (
+                    "depends_on",
+                    models.ManyToManyField(
+                        blank=True, related_name="dependants", to="coordination.distributedtask"
+                    ),
+                ),
+                (
+                    "target_session",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="targeted_tasks",
+                        to="coordination.claudesession",
+                    ),
+                ),
+                (
+                    "lesson",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="tasks",
+                        to="coordination.lesson",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Project',
+            name="Project",
             fields=[
-                ('id', models.UUIDField(default=coordination.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
-                ('name', models.CharField(max_length=255, unique=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=coordination.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("name", models.CharField(max_length=255, unique=True)),
             ],
             options={
-                'ordering': ('name',),
-                'constraints': [models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='project_has_a_name')],
+                "ordering": ("name",),
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("name", ""), _negated=True), name="project_has_a_name"
+                    )
+                ],
             },
         ),
         migrations.AddField(
-            model_name='lesson',
-            name='project',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='lessons', to='coordination.project'),
+            model_name="lesson",
+            name="project",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="lessons",
+                to="coordination.project",
+            ),
         ),
         migrations.CreateModel(
-            name='ProjectionState',
+            name="ProjectionState",
             fields=[
-                ('id', models.SmallIntegerField(default=1, primary_key=True, serialize=False)),
-                ('cluster_id', models.CharField(blank=True, db_default='', default='', max_length=64)),
-                ('revision', models.BigIntegerField(db_default=0, default=0)),
-                ('term', models.BigIntegerField(db_default=0, default=0)),
-                ('node_id', models.CharField(blank=True, db_default='', default='', max_length=255)),
-                ('clock_ms', models.BigIntegerField(db_default=0, default=0)),
-                ('reconciled_count', models.PositiveIntegerField(db_default=0, default=0)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
+                ("id", models.SmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("cluster_id", models.CharField(blank=True, db_default="", default="", max_length=64)),
+                ("revision", models.BigIntegerField(db_default=0, default=0)),
+                ("term", models.BigIntegerField(db_default=0, default=0)),
+                ("node_id", models.CharField(blank=True, db_default="", default="", max_length=255)),
+                ("clock_ms", models.BigIntegerField(db_default=0, default=0)),
+                ("reconciled_count", models.PositiveIntegerField(db_default=0, default=0)),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('id', 1)), name='projection_state_is_one_row')],
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("id", 1)), name="projection_state_is_one_row")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='SessionAffinity',
+            name="SessionAffinity",
             fields=[
-                ('id', models.UUIDField(default=coordination.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
-                ('time_window_start', models.DateTimeField(blank=True, null=True)),
-                ('time_window_end', models.DateTimeField(blank=True, null=True)),
-                ('affinity_score', models.FloatField(db_default=1.0, default=1.0, validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
-                ('last_used', models.DateTimeField(blank=True, null=True)),
-                ('lesson', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='affinities', to='coordination.lesson')),
-                ('session', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='affinities', to='coordination.claudesession')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=coordination.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("time_window_start", models.DateTimeField(blank=True, null=True)),
+                ("time_window_end", models.DateTimeField(blank=True, null=True)),
+                (
+                    "affinity_score",
+                    models.FloatField(
+                        db_default=1.0,
+                        default=1.0,
+                        validators=[
+                            django.core.validators.MinValueValidator(0.0),
+                            django.core.validators.MaxValueValidator(1.0),
+                        ],
+                    ),
+                ),
+                ("last_used", models.DateTimeField(blank=True, null=True)),
+                (
+                    "lesson",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="affinities",
+                        to="coordination.lesson",
+                    ),
+                ),
+                (
+                    "session",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="affinities",
+                        to="coordination.claudesession",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='TaskAttempt',
+            name="TaskAttempt",
             fields=[
-                ('id', models.UUIDField(default=coordination.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now())),
-                ('attempt_number', models.PositiveIntegerField()),
-                ('claim_token', models.BigIntegerField()),
-                ('started_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('outcome', models.CharField(choices=[('running', 'running'), ('completed', 'completed'), ('failed', 'failed'), ('expired', 'expired'), ('session_lost', 'session lost'), ('handed_back', 'handed back'), ('cancelled', 'cancelled')], db_default='running', default='running', max_length=20)),
-                ('error', models.TextField(blank=True, db_default='', default='')),
-                ('session', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='attempts', to='coordination.claudesession')),
-                ('task', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='coordination.distributedtask')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=coordination.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("attempt_number", models.PositiveIntegerField()),
+                ("claim_token", models.BigIntegerField()),
+                ("started_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("running", "running"),
+                            ("completed", "completed"),
+                            ("failed", "failed"),
+                            ("expired", "expired"),
+                            ("session_lost", "session lost"),
+                            ("handed_back", "handed back"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        db_default="running",
+                        default="running",
+                        max_length=20,
+                    ),
+                ),
+                ("error", models.TextField(blank=True, db_default="", default="")),
+                (
+                    "session",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="attempts",
+                        to="coordination.claudesession",
+                    ),
+                ),
+                (
+                    "task",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="attempts",
+                        to="coordination.distributedtask",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('task', 'claim_token'),
+                "ordering": ("task", "claim_token"),
             },
         ),
         migrations.CreateModel(
-            name='TaskResult',
+            name="TaskResult",
             fields=[
-                ('pk', models.CompositePrimaryKey('task_id', 'claim_token', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('claim_token', models.BigIntegerField()),
-                ('result', models.JSONField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, editable=False)),
-                ('task', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='coordination.distributedtask')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "task_id",
+                        "claim_token",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("claim_token", models.BigIntegerField()),
+                ("result", models.JSONField(blank=True, null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        default=django.utils.timezone.now,
+                        editable=False,
+                    ),
+                ),
+                (
+                    "task",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="coordination.distributedtask",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(models.OrderBy(models.F('created_at'), descending=True), models.OrderBy(models.F('id'), descending=True), name='task_listing'),
+            model_name="distributedtask",
+            index=models.Index(
+                models.OrderBy(models.F("created_at"), descending=True),
+                models.OrderBy(models.F("id"), descending=True),
+                name="task_listing",
+            ),
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(fields=['status', '-created_at'], name='task_by_status'),
+            model_name="distributedtask",
+            index=models.Index(fields=["status", "-created_at"], name="task_by_status"),
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(models.OrderBy(models.F('priority'), descending=True), models.F('created_at'), models.F('id'), condition=models.Q(('status', 'pending')), name='task_pending_order'),
+            model_name="distributedtask",
+            index=models.Index(
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("created_at"),
+                models.F("id"),
+                condition=models.Q(("status", "pending")),
+                name="task_pending_order",
+            ),
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(models.OrderBy(models.F('priority'), descending=True), models.F('created_at'), models.F('id'), condition=models.Q(('enqueued_revision__isnull', True), ('status', 'pending')), name='task_unknown_to_machine'),
+            model_name="distributedtask",
+            index=models.Index(
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("created_at"),
+                models.F("id"),
+                condition=models.Q(("enqueued_revision__isnull", True), ("status", "pending")),
+                name="task_unknown_to_machine",
+            ),
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(condition=models.Q(('status__in', ('assigned', 'in_progress'))), fields=['claim_expires_at'], name='task_claims_due'),
+            model_name="distributedtask",
+            index=models.Index(
+                condition=models.Q(("status__in", ("assigned", "in_progress"))),
+                fields=["claim_expires_at"],
+                name="task_claims_due",
+            ),
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(fields=['task_type', '-created_at'], name='task_by_type'),
+            model_name="distributedtask",
+            index=models.Index(fields=["task_type", "-created_at"], name="task_by_type"),
         ),
         migrations.AddIndex(
-            model_name='distributedtask',
-            index=models.Index(fields=['lesson', 'status'], name='task_by_lesson'),
+            model_name="distributedtask",
+            index=models.Index(fields=["lesson", "status"], name="task_by_lesson"),
         ),
         migrations.AddConstraint(
-            model_name='distributedtask',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'assigned', 'in_progress', 'completed', 'failed', 'cancelled'])), name='task_status_known'),
+            model_name="distributedtask",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["pending", "assigned", "in_progress", "completed", "failed", "cancelled"])
+                ),
+                name="task_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='distributedtask',
-            constraint=models.CheckConstraint(condition=models.Q(('required_tier', ''), ('required_tier__in', ['high_level', 'manager', 'worker']), _connector='OR'), name='task_tier_known'),
+            model_name="distributedtask",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("required_tier", ""),
+                    ("required_tier__in", ["high_level", "manager", "worker"]),
+                    _connector="OR",
+                ),
+                name="task_tier_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='distributedtask',
-            constraint=models.CheckConstraint(condition=models.Q(('retry_count__lte', models.F('max_retries'))), name='task_retries_bounded'),
+            model_name="distributedtask",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("retry_count__lte", models.F("max_retries"))), name="task_retries_bounded"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='distributedtask',
-            constraint=models.CheckConstraint(condition=models.Q(('progress__gte', 0), ('progress__lte', 100)), name='task_progress_is_percent'),
+            model_name="distributedtask",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("progress__gte", 0), ("progress__lte", 100)),
+                name="task_progress_is_percent",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='distributedtask',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ('assigned', 'in_progress')), ('claim_expires_at__isnull', True), _connector='OR'), name='task_expiry_only_while_claimed'),
+            model_name="distributedtask",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ("assigned", "in_progress")),
+                    ("claim_expires_at__isnull", True),
+                    _connector="OR",
+                ),
+                name="task_expiry_only_while_claimed",
+            ),
         ),
         migrations.AddIndex(
-            model_name='claudesession',
-            index=models.Index(fields=['created_at', 'id'], name='session_listing'),
+            model_name="claudesession",
+            index=models.Index(fields=["created_at", "id"], name="session_listing"),
         ),
         migrations.AddIndex(
-            model_name='claudesession',
-            index=models.Index(fields=['status', 'created_at'], name='session_by_status'),
+            model_name="claudesession",
+            index=models.Index(fields=["status", "created_at"], name="session_by_status"),
         ),
         migrations.AddIndex(
-            model_name='claudesession',
-            index=models.Index(fields=['tier', 'created_at'], name='session_by_tier'),
+            model_name="claudesession",
+            index=models.Index(fields=["tier", "created_at"], name="session_by_tier"),
         ),
         migrations.AddIndex(
-            model_name='claudesession',
-            index=models.Index(fields=['provider', 'created_at'], name='session_by_provider'),
+            model_name="claudesession",
+            index=models.Index(fields=["provider", "created_at"], name="session_by_provider"),
         ),
         migrations.AddIndex(
-            model_name='claudesession',
-            index=models.Index(fields=['health_status', 'created_at'], name='session_by_health'),
+            model_name="claudesession",
+            index=models.Index(fields=["health_status", "created_at"], name="session_by_health"),
         ),
         migrations.AddIndex(
-            model_name='claudesession',
-            index=models.Index(condition=models.Q(('status__in', ('failed', 'offline')), _negated=True), fields=['lease_expires_at'], name='session_living'),
+            model_name="claudesession",
+            index=models.Index(
+                condition=models.Q(("status__in", ("failed", "offline")), _negated=True),
+                fields=["lease_expires_at"],
+                name="session_living",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('tier__in', ['high_level', 'manager', 'worker'])), name='session_tier_known'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("tier__in", ["high_level", "manager", "worker"])),
+                name="session_tier_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('provider__in', ['claude', 'codex', 'ollama', 'openai', 'gemini'])), name='session_provider_known'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("provider__in", ["claude", "codex", "ollama", "openai", "gemini"])),
+                name="session_provider_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['idle', 'busy', 'paused', 'draining', 'failed', 'offline'])), name='session_status_known'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["idle", "busy", "paused", "draining", "failed", "offline"])
+                ),
+                name="session_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('health_status__in', ['healthy', 'degraded', 'unhealthy'])), name='session_health_known'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("health_status__in", ["healthy", "degraded", "unhealthy"])),
+                name="session_health_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('time_window_start__isnull', True), ('time_window_end__isnull', True), ('time_window_start__lt', models.F('time_window_end')), _connector='OR'), name='session_window_in_order'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("time_window_start__isnull", True),
+                    ("time_window_end__isnull", True),
+                    ("time_window_start__lt", models.F("time_window_end")),
+                    _connector="OR",
+                ),
+                name="session_window_in_order",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('session_name__regex', '^[A-Za-z0-9._:/-]+$')), name='session_name_characters'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("session_name__regex", "^[A-Za-z0-9._:/-]+$")),
+                name="session_name_characters",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='claudesession',
-            constraint=models.CheckConstraint(condition=models.Q(('max_concurrent_tasks__gte', 1)), name='session_takes_at_least_one'),
+            model_name="claudesession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_concurrent_tasks__gte", 1)), name="session_takes_at_least_one"
+            ),
         ),
         migrations.AddIndex(
-            model_name='lesson',
-            index=models.Index(models.OrderBy(models.F('priority'), descending=True), models.F('created_at'), models.F('id'), name='lesson_listing'),
+            model_name="lesson",
+            index=models.Index(
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("created_at"),
+                models.F("id"),
+                name="lesson_listing",
+            ),
         ),
         migrations.AddIndex(
-            model_name='lesson',
-            index=models.Index(fields=['project', 'status'], name='lesson_by_project'),
+            model_name="lesson",
+            index=models.Index(fields=["project", "status"], name="lesson_by_project"),
         ),
         migrations.AddIndex(
-            model_name='lesson',
-            index=models.Index(fields=['status', '-priority'], name='lesson_by_status'),
+            model_name="lesson",
+            index=models.Index(fields=["status", "-priority"], name="lesson_by_status"),
         ),
         migrations.AddConstraint(
-            model_name='lesson',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'in_progress', 'completed', 'archived'])), name='lesson_status_known'),
+            model_name="lesson",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["pending", "in_progress", "completed", "archived"])),
+                name="lesson_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lesson',
-            constraint=models.CheckConstraint(condition=models.Q(('tasks_completed__lte', django.db.models.expressions.CombinedExpression(models.F('tasks_total'), '-', models.F('tasks_failed')))), name='lesson_counts_within_total'),
+            model_name="lesson",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "tasks_completed__lte",
+                        django.db.models.expressions.CombinedExpression(
+                            models.F("tasks_total"), "-", models.F("tasks_failed")
+                        ),
+                    )
+                ),
+                name="lesson_counts_within_total",
+            ),
         ),
         migrations.AddIndex(
-            model_name='sessionaffinity',
-            index=models.Index(fields=['session', '-affinity_score'], name='affinity_by_session'),
+            model_name="sessionaffinity",
+            index=models.Index(fields=["session", "-affinity_score"], name="affinity_by_session"),
         ),
         migrations.AddIndex(
-            model_name='sessionaffinity',
-            index=models.Index(fields=['lesson', '-affinity_score'], name='affinity_by_lesson'),
+            model_name="sessionaffinity",
+            index=models.Index(fields=["lesson", "-affinity_score"], name="affinity_by_lesson"),
         ),
         migrations.AddIndex(
-            model_name='sessionaffinity',
-            index=models.Index(fields=['time_window_start', 'time_window_end'], name='affinity_by_window'),
+            model_name="sessionaffinity",
+            index=models.Index(fields=["time_window_start", "time_window_end"], name="affinity_by_window"),
         ),
         migrations.AddConstraint(
-            model_name='sessionaffinity',
-            constraint=models.UniqueConstraint(fields=('session', 'lesson'), name='affinity_once_a_lesson', nulls_distinct=False),
+            model_name="sessionaffinity",
+            constraint=models.UniqueConstraint(
+                fields=("session", "lesson"), name="affinity_once_a_lesson", nulls_distinct=False
+            ),
         ),
         migrations.AddConstraint(
-            model_name='sessionaffinity',
-            constraint=models.CheckConstraint(condition=models.Q(('affinity_score__gte', 0.0), ('affinity_score__lte', 1.0)), name='affinity_score_is_share'),
+            model_name="sessionaffinity",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("affinity_score__gte", 0.0), ("affinity_score__lte", 1.0)),
+                name="affinity_score_is_share",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='sessionaffinity',
-            constraint=models.CheckConstraint(condition=models.Q(('time_window_start__isnull', True), ('time_window_end__isnull', True), ('time_window_start__lt', models.F('time_window_end')), _connector='OR'), name='affinity_window_in_order'),
+            model_name="sessionaffinity",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("time_window_start__isnull", True),
+                    ("time_window_end__isnull", True),
+                    ("time_window_start__lt", models.F("time_window_end")),
+                    _connector="OR",
+                ),
+                name="affinity_window_in_order",
+            ),
         ),
         migrations.AddIndex(
-            model_name='taskattempt',
-            index=models.Index(fields=['session', '-started_at'], name='attempt_by_session'),
+            model_name="taskattempt",
+            index=models.Index(fields=["session", "-started_at"], name="attempt_by_session"),
         ),
         migrations.AddConstraint(
-            model_name='taskattempt',
-            constraint=models.UniqueConstraint(fields=('task', 'claim_token'), name='attempt_once_a_token'),
+            model_name="taskattempt",
+            constraint=models.UniqueConstraint(fields=("task", "claim_token"), name="attempt_once_a_token"),
         ),
         migrations.AddConstraint(
-            model_name='taskattempt',
-            constraint=models.CheckConstraint(condition=models.Q(('outcome__in', ['running', 'completed', 'failed', 'expired', 'session_lost', 'handed_back', 'cancelled'])), name='attempt_outcome_known'),
+            model_name="taskattempt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "outcome__in",
+                        [
+                            "running",
+                            "completed",
+                            "failed",
+                            "expired",
+                            "session_lost",
+                            "handed_back",
+                            "cancelled",
+                        ],
+                    )
+                ),
+                name="attempt_outcome_known",
+            ),
         ),
     ]

@@ -3,13 +3,13 @@
 import django.contrib.postgres.fields
 import django.core.validators
 import django.db.models.deletion
-import gaia_site.models
 from django.conf import settings
 from django.db import migrations, models
 
+import gaia_site.models
+
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -18,47 +18,119 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='IdempotencyRecord',
+            name="IdempotencyRecord",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('caller', models.CharField(max_length=200)),
-                ('method', models.CharField(max_length=8)),
-                ('path', models.CharField(max_length=600)),
-                ('key', models.CharField(max_length=255)),
-                ('body_digest', models.BinaryField(max_length=32)),
-                ('started_at', models.DateTimeField()),
-                ('answered_at', models.DateTimeField(null=True)),
-                ('status', models.PositiveSmallIntegerField(null=True)),
-                ('headers', models.JSONField(default=dict)),
-                ('body', models.BinaryField(default=bytes)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("caller", models.CharField(max_length=200)),
+                ("method", models.CharField(max_length=8)),
+                ("path", models.CharField(max_length=600)),
+                ("key", models.CharField(max_length=255)),
+                ("body_digest", models.BinaryField(max_length=32)),
+                ("started_at", models.DateTimeField()),
+                ("answered_at", models.DateTimeField(null=True)),
+                ("status", models.PositiveSmallIntegerField(null=True)),
+                ("headers", models.JSONField(default=dict)),
+                ("body", models.BinaryField(default=bytes)),
             ],
             options={
-                'indexes': [models.Index(fields=['started_at'], name='idempotency_age')],
-                'constraints': [models.UniqueConstraint(fields=('caller', 'key', 'method', 'path'), name='idempotency_key_once'), models.CheckConstraint(condition=models.Q(models.Q(('answered_at__isnull', True), ('status__isnull', True)), models.Q(('answered_at__isnull', False), ('status__isnull', False)), _connector='OR'), name='idempotency_answer_whole')],
+                "indexes": [models.Index(fields=["started_at"], name="idempotency_age")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("caller", "key", "method", "path"), name="idempotency_key_once"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("answered_at__isnull", True), ("status__isnull", True)),
+                            models.Q(("answered_at__isnull", False), ("status__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="idempotency_answer_whole",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(default=gaia_site.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(help_text='What or who uses it.', max_length=100)),
-                ('prefix', models.CharField(editable=False, max_length=16, unique=True)),
-                ('digest', models.BinaryField(max_length=32)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('agent', 'Sessions, tasks and locks'), ('metrics:write', 'Metrics and ratings of one app'), ('metrics:read', 'Reading metrics'), ('teacher', "The owner's own classrooms"), ('admin', 'Operating the system')], max_length=20), size=8)),
-                ('app_name', models.CharField(blank=True, default='', help_text='The one app a metrics:write key writes for; empty allows every app.', max_length=50, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9._:-]*\\Z')])),
-                ('allowed_origins', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, default=list, help_text='Origins of pages that may use it from a browser, such as https://app.example; * allows all.', size=50)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('owner', models.ForeignKey(help_text='Acts for this person: their classrooms, their rights.', on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=gaia_site.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("name", models.CharField(help_text="What or who uses it.", max_length=100)),
+                ("prefix", models.CharField(editable=False, max_length=16, unique=True)),
+                ("digest", models.BinaryField(max_length=32)),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("agent", "Sessions, tasks and locks"),
+                                ("metrics:write", "Metrics and ratings of one app"),
+                                ("metrics:read", "Reading metrics"),
+                                ("teacher", "The owner's own classrooms"),
+                                ("admin", "Operating the system"),
+                            ],
+                            max_length=20,
+                        ),
+                        size=8,
+                    ),
+                ),
+                (
+                    "app_name",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="The one app a metrics:write key writes for; empty allows every app.",
+                        max_length=50,
+                        validators=[django.core.validators.RegexValidator("\\A[A-Za-z0-9._:-]*\\Z")],
+                    ),
+                ),
+                (
+                    "allowed_origins",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200),
+                        blank=True,
+                        default=list,
+                        help_text="Origins of pages that may use it from a browser, such as https://app.example; * allows all.",
+                        size=50,
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        help_text="Acts for this person: their classrooms, their rights.",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_keys",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'ordering': ['-created_at', 'id'],
-                'indexes': [models.Index(fields=['owner', '-created_at'], name='api_key_owner'), models.Index(fields=['-created_at', 'id'], name='api_key_newest')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['agent', 'metrics:write', 'metrics:read', 'teacher', 'admin']), models.Q(('scopes', []), _negated=True)), name='api_key_scopes_known')],
+                "verbose_name": "API key",
+                "ordering": ["-created_at", "id"],
+                "indexes": [
+                    models.Index(fields=["owner", "-created_at"], name="api_key_owner"),
+                    models.Index(fields=["-created_at", "id"], name="api_key_newest"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "scopes__contained_by",
+                                ["agent", "metrics:write", "metrics:read", "teacher", "admin"],
+                            ),
+                            models.Q(("scopes", []), _negated=True),
+                        ),
+                        name="api_key_scopes_known",
+                    )
+                ],
             },
         ),
     ]

@@ -17,8 +17,8 @@ SOME_ID = (
 )
 TOKEN = {"claim_token": 1}
 
-AGENTS = {"agent", "admin"}
-ADMINS = {"admin"}
+AGENTS = ("agent", "admin")
+ADMINS = ("admin",)
 ROLES = ("agent", "admin", "teacher", "metrics", "writer", "reader")
 
 CALLS = [

@@ -28,7 +28,9 @@ class Command(BaseCommand):
     help = "Runs one detection worker: reads what apps report, raises signals, keeps snapshots and effects."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--name", default="", help="unique among live workers; host and process by default")
+        parser.add_argument(
+            "--name", default="", help="unique among live workers; host and process by default"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopping = threading.Event()
