@@ -305,3 +305,48 @@ def test_the_item_by_item_way_and_the_quick_way_agree(kinds: list[str]) -> None:
 
     assert [m.metric_value for m in decoded.metrics] == [n for n, kind in enumerate(kinds) if kind == "good"]
     assert [r.index for r in decoded.rejected] == [n for n, kind in enumerate(kinds) if kind == "bad"]
+
+
+# ---------------------------------------------------------------- one bad item does not cost the others
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+GOOD = json.dumps(good()).encode()
+
+
+@pytest.mark.parametrize("envelope", [b"[%s]", b'{"metrics": [%s]}'], ids=["list", "envelope"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        DEEP,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        GOOD.replace(
+            b"sitting-1", b'sitting-1", "metadata": {"item": "[[{\\"", "seq": ' + DEEP + b'}, "x": "'
+        ),
+        GOOD.replace(b'"metric_value": 3', b'"metric_value": ' + b"9" * 5_000),
+        GOOD.replace(b'"metric_value": 3', b'"metric_value": -' + b"9" * 5_000),
+        GOOD.replace(b'"metric_value": 3', b'"metric_value": NaN'),
+    ],
+    ids=["list", "object", "metadata", "digits", "negative digits", "NaN"],
+)
+def test_an_item_no_reader_can_take_in_is_refused_alone(bad: bytes, envelope: bytes) -> None:
+    decoded = judged(envelope % b",".join((GOOD, bad, GOOD)))
+
+    assert len(decoded.metrics) == 2
+    assert [rejection.index for rejection in decoded.rejected] == [1]
+
+
+def test_a_line_no_reader_can_take_in_is_refused_alone() -> None:
+    decoded = judged(b"\n".join((GOOD, DEEP, b"9" * 5_000, GOOD)), lines=True)
+
+    assert len(decoded.metrics) == 2
+    assert [rejection.index for rejection in decoded.rejected] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [DEEP, b"[" * 1_000_000, b"[" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000],
+    ids=["closed", "a million", "open", "objects"],
+)
+def test_a_body_of_brackets_alone_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        judged(body)

@@ -67,6 +67,12 @@ _VERSION = re.compile(r"v?\d+(?:\.\d+){0,3}(?:[-+][0-9A-Za-z]+(?:[.-][0-9A-Za-z]
 _PLACE = re.compile(r" - at `\$(.*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(.*)`")
+# Strings are passed over whole, so that brackets in them do not count.
+_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+# An envelope, its list, a metric and its metadata are four; deeper than this nothing can be right.
+_DEPTH_KEPT = 8
+_BRACKETS_LIMIT = 500_000
+_DIGITS_LIMIT = 400
 
 # The bounds refuse NaN as well.
 Number = Annotated[int, Meta(ge=0, le=int(NUMBER_LIMIT))] | Annotated[float, Meta(ge=0, le=NUMBER_LIMIT)]
@@ -221,10 +227,12 @@ def _whole(body: bytes) -> _Batch:
             batch = _typed(envelope.metrics, ("body", "metrics"))
             return _with_envelope(batch, envelope.batch_id, envelope.sent_at)
         return _Batch([_metric_decoder.decode(body)], [-1], 1, ("body",), [])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _item_by_item(_lenient(body))
-    except RecursionError as error:
-        raise Malformed(("body",), "nested too deeply") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        document, was_cut = _lenient(body)
+        batch = _item_by_item(document)
+        if was_cut and not batch.metrics:
+            raise Malformed(("body",), "nested too deeply") from None
+        return batch
 
 
 def _typed(metrics: list[Metric], prefix: Place) -> _Batch:
@@ -238,24 +246,48 @@ def _with_envelope(batch: _Batch, batch_id: str | None, sent_at: dt.datetime | N
     return batch
 
 
-def _lenient(body: bytes) -> Any:
-    """The document read as Python's json reads it: NaN, lone surrogates and NUL get through.
+def _lenient(body: bytes) -> tuple[Any, bool]:
+    """The document read as Python's json reads it: NaN, lone surrogates, NUL and endless numbers get through.
 
-    They are then refused in the one metric that has them, not with the whole batch.
+    They are then refused in the one metric that has them, not with the whole batch. So is what is nested
+    too deeply to be read at all: it is cut off, and the second value says that something was.
     """
+    text = body.decode("utf-8", "surrogateescape")
     try:
-        return json.loads(body.decode("utf-8", "surrogateescape"))
-    except RecursionError as error:
-        raise Malformed(("body",), "nested too deeply") from error
-    except ValueError as error:
-        raise Malformed(("body",), f"not JSON: {_without_quote(error)}") from error
+        try:
+            return json.loads(text, parse_int=_whole_number), False
+        except RecursionError:
+            return json.loads(_cut(text), parse_int=_whole_number), True
+    except json.JSONDecodeError as error:
+        # What was wrong and where, without the text itself.
+        why = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise Malformed(("body",), why) from error
 
 
-def _without_quote(error: ValueError) -> str:
-    """What was wrong and where, without the text itself."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} (line {error.lineno}, column {error.colno})"
-    return "a number is too long"
+def _whole_number(digits: str) -> float:
+    """The number; one with more digits than Python converts is beyond every limit, hence as good as infinite."""
+    return int(digits) if len(digits) <= _DIGITS_LIMIT else float(digits)
+
+
+def _cut(text: str) -> str:
+    """The document with null in place of every list and object that lies deeper than `_DEPTH_KEPT`."""
+    if text.count("[") + text.count("{") > _BRACKETS_LIMIT:
+        raise Malformed(("body",), "nested too deeply")
+    kept: list[str] = []
+    depth = begin = 0
+    for found in _BRACKET.finditer(text):
+        bracket = found[0][0]
+        if bracket in "[{":
+            depth += 1
+            if depth == _DEPTH_KEPT + 1:
+                kept += text[begin : found.start()], "null"
+        elif bracket in "]}":
+            depth -= 1
+            if depth == _DEPTH_KEPT:
+                begin = found.end()
+    if depth == 0:
+        kept.append(text[begin:])
+    return "".join(kept)
 
 
 def _item_by_item(document: Any) -> _Batch:
@@ -316,7 +348,10 @@ def _line(line: bytes, index: int) -> Metric | Rejection:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return msgspec.convert(_lenient(line), Metric)
+        document, was_cut = _lenient(line)
+        if was_cut:
+            return Rejection(index, ("body", index), "nested too deeply", "not_json")
+        return msgspec.convert(document, Metric)
     except Malformed as error:
         return Rejection(index, ("body", index), error.msg, "not_json")
     except (msgspec.ValidationError, UnicodeError) as error:
