@@ -70,11 +70,11 @@ def test_of_two_equal_keys_the_last_counts():
 
 
 def test_gzip_is_inflated():
-    assert inflate(gzip.compress(b"[1]", mtime=0), "gzip") == b"[1]"
+    assert inflate(gzip.compress(b"[1]"), "gzip") == b"[1]"
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_held():
-    bomb = gzip.compress(b"0" * (50 * 1024 * 1024, mtime=0))
+    bomb = gzip.compress(b"0" * (50 * 1024 * 1024))
 
     with pytest.raises(Problem) as caught:
         inflate(bomb, "gzip")
@@ -83,12 +83,12 @@ def test_a_gzip_bomb_is_refused_before_it_is_held():
 
 
 def test_a_body_of_exactly_the_limit_is_accepted():
-    assert len(inflate(gzip.compress(b"0" * LIMIT_BYTES, mtime=0), "gzip")) == LIMIT_BYTES
+    assert len(inflate(gzip.compress(b"0" * LIMIT_BYTES), "gzip")) == LIMIT_BYTES
 
 
 @pytest.mark.parametrize(
     "raw",
-    [b"not gzip", gzip.compress(b"[1]", mtime=0)[:-4], gzip.compress(b"[1]") + b"more", zlib.compress(b"[1]"), b""],
+    [b"not gzip", gzip.compress(b"[1]", mtime=0)[:-4], gzip.compress(b"[1]", mtime=0) + b"more", zlib.compress(b"[1]"), b""],
 )
 def test_damaged_gzip_is_a_validation_error(raw):
     with pytest.raises(Problem) as caught:
