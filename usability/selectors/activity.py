@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connection
+from django.db.models import Count, Q, Sum
 
+from usability.buckets import ORIGIN, bucket_start
+from usability.models import UsabilityMetric
 from usability.selectors.shapes import Bucket, Mark, Strip
 
 if TYPE_CHECKING:
@@ -18,8 +21,6 @@ STRIP_BIN_S = 30
 STRIP_MARKS = 60
 PAUSE_AT_LEAST_S = 10
 TYPED_AT_LEAST = 10
-# Where buckets begin: any fixed moment does, as long as it stays.
-ORIGIN = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +116,12 @@ def _in_words(marks: Iterable[Mark]) -> str:
     return "Last 10 minutes: " + (", ".join(said) if said else "no answers, no hints")
 
 
-_BUCKETS = """
-SELECT date_bin(make_interval(secs => %(bucket_s)s), timestamp, %(origin)s) AS bin,
-  coalesce(sum(metric_value) FILTER (WHERE metric_type = 'keypress'), 0),
-  coalesce(sum(metric_value) FILTER (WHERE metric_type = 'backspace'), 0),
-  coalesce(sum(metric_value) FILTER (WHERE metric_type = 'error'), 0),
-  count(*) FILTER (WHERE metric_type = 'answer'),
-  count(*) FILTER (WHERE metric_type = 'answer'
-    AND coalesce((metadata->>'correct')::boolean, metric_value >= 0.5)),
-  count(*) FILTER (WHERE metric_type = 'hint'),
-  coalesce(sum(metric_value) FILTER (WHERE metric_type IN ('hesitation', 'pause')), 0),
-  count(*) FILTER (WHERE metadata->>'late' = 'true')
-FROM usability_metrics
-WHERE student_id = ANY(%(students)s) AND timestamp >= %(since)s AND timestamp < %(until)s
-  AND (%(app)s::text IS NULL OR app_name = %(app)s)
-  AND (%(type)s::text IS NULL OR metric_type = %(type)s)
-GROUP BY 1 ORDER BY 1
-"""
+_IS_RIGHT = Q(metadata__correct=True) | Q(metadata__correct__isnull=True, metric_value__gte=0.5)
+_PAUSES = ("hesitation", "pause")
+
+
+def _sum_of(*metric_types: str) -> Sum:
+    return Sum("metric_value", filter=Q(metric_type__in=metric_types), default=0.0)
 
 
 def buckets_of(
@@ -145,22 +135,32 @@ def buckets_of(
 ) -> list[Bucket]:
     """Counts by stretch of `bucket_s` seconds, oldest first, without the stretches in which nothing was.
 
-    Stretches are aligned to a fixed origin (PostgreSQL's date_bin, which the hypertable understands too), so
-    the same moment falls into the same bucket whatever was asked.
+    Stretches are aligned to a fixed origin, so the same moment falls into the same bucket whatever was asked.
     """
-    rows = _rows(
-        _BUCKETS,
-        {
-            "bucket_s": bucket_s,
-            "origin": ORIGIN,
-            "students": list(student_ids),
-            "since": since,
-            "until": until,
-            "app": app_name,
-            "type": metric_type,
-        },
+    metrics = UsabilityMetric.objects.filter(
+        student_id__in=list(student_ids), timestamp__gte=since, timestamp__lt=until
     )
-    return [_bucket(*row) for row in rows]
+    if app_name is not None:
+        metrics = metrics.filter(app_name=app_name)
+    if metric_type is not None:
+        metrics = metrics.filter(metric_type=metric_type)
+    is_answer = Q(metric_type="answer")
+    rows = (
+        metrics.annotate(at=bucket_start(bucket_s))
+        .values("at")
+        .annotate(
+            keypresses=_sum_of("keypress"),
+            backspaces=_sum_of("backspace"),
+            errors=_sum_of("error"),
+            attempts=Count("id", filter=is_answer),
+            right=Count("id", filter=is_answer & _IS_RIGHT),
+            hints=Count("id", filter=Q(metric_type="hint")),
+            hesitation_s=_sum_of(*_PAUSES),
+            late=Count("id", filter=Q(metadata__late=True)),
+        )
+        .order_by("at")
+    )
+    return [_bucket(**row) for row in rows]
 
 
 def _bucket(
