@@ -13,6 +13,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from usability import effects, partitions, snapshots
+from usability.models import AppHealthCount, FrustrationEvent, StudentAccess, TeacherDashboardAlert
 from usability.services.alerts import expire_alerts
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ EXPIRY_EVERY = dt.timedelta(seconds=30)
 UPKEEP_EVERY = dt.timedelta(hours=1)
 BATCH_IDS_KEPT = dt.timedelta(hours=48)
 BATCH_IDS_A_CALL = 20_000
+# Metrics go with their days (partitions.RETENTION_DAYS); what was concluded from them stays a school year.
+CONCLUSIONS_KEPT = dt.timedelta(days=365)
+APP_HEALTH_KEPT = dt.timedelta(days=90)
+LOOKS_KEPT = dt.timedelta(days=2 * 365)
 
 
 class Duties:
@@ -56,7 +61,7 @@ class Duties:
 
 
 def upkeep(now: dt.datetime) -> int:
-    """Make the days to come, drop the days that are over, forget old batch ids; how many things changed."""
+    """Make the days to come, drop what is older than its kind is kept; how many things changed."""
     today = now.astimezone(dt.UTC).date()
     changed = len(partitions.ensure_partitions(today))
     try:
@@ -64,7 +69,14 @@ def upkeep(now: dt.datetime) -> int:
     except DatabaseError as error:
         # A long query may hold a day; the next hour tries again. Making days must not fail.
         log.warning("expired_days_not_dropped", extra={"error": type(error).__name__})
-    return changed + _forget_batch_ids(now)
+    return changed + _forget_batch_ids(now) + _forget_old_rows(now)
+
+
+def _forget_old_rows(now: dt.datetime) -> int:
+    deleted = TeacherDashboardAlert.objects.delete_older_than(CONCLUSIONS_KEPT, now=now)
+    deleted += FrustrationEvent.objects.delete_older_than(CONCLUSIONS_KEPT, now=now)
+    deleted += AppHealthCount.objects.filter(hour__lt=now - APP_HEALTH_KEPT).delete()[0]
+    return deleted + StudentAccess.objects.filter(at__lt=now - LOOKS_KEPT).delete()[0]
 
 
 def _forget_batch_ids(now: dt.datetime) -> int:

@@ -10,7 +10,13 @@ from usability_lessons import APP, Lesson
 
 from usability import services
 from usability.duties import Duties, upkeep
-from usability.models import ClassroomMetricsSnapshot, IngestBatch, Intervention
+from usability.models import (
+    AppHealthCount,
+    ClassroomMetricsSnapshot,
+    IngestBatch,
+    Intervention,
+    StudentAccess,
+)
 from usability.snapshots import window_before
 
 pytestmark = pytest.mark.usefixtures("days")
@@ -54,3 +60,19 @@ def test_upkeep_forgets_old_batch_ids_and_keeps_the_others(db):
     upkeep(now)
 
     assert [batch.batch_id for batch in IngestBatch.objects.all()] == ["new"]
+
+
+def test_upkeep_drops_each_kind_of_row_when_its_time_is_over(db):
+    now = timezone.now()
+    for days in (729, 731):
+        StudentAccess.objects.create(
+            student_id="s-1", action="view_timeline", at=now - dt.timedelta(days=days)
+        )
+    for days in (89, 91):
+        hour = (now - dt.timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+        AppHealthCount.objects.create(app_name="fractions-lab", hour=hour, measure="accepted", count=1)
+
+    upkeep(now)
+
+    assert [(now - one.at).days for one in StudentAccess.objects.all()] == [729]
+    assert AppHealthCount.objects.get().hour > now - dt.timedelta(days=90)

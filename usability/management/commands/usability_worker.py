@@ -15,7 +15,7 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from django.utils import timezone
 
-from usability.duties import Duties
+from usability.duties import UPKEEP_EVERY, Duties, upkeep
 from usability.worker import Worker
 
 log = logging.getLogger("gaia.detection")
@@ -37,8 +37,10 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         if not settings.GAIA.frustration_detection_enabled:
-            self.stdout.write("FRUSTRATION_DETECTION_ENABLED is off: nothing is detected.")
-            stopping.wait()
+            self.stdout.write(
+                "FRUSTRATION_DETECTION_ENABLED is off: nothing is detected, the days are kept up."
+            )
+            _keep_up_days(stopping)
             return
         name = options["name"] or f"{socket.gethostname()}-{os.getpid()}"
         worker = Worker(name, redis_url=settings.GAIA.redis_url, clock=timezone.now)
@@ -48,6 +50,19 @@ class Command(BaseCommand):
             if not _turn(worker, duties, stopping):
                 stopping.wait(REST_S)
         _end(worker)
+
+
+def _keep_up_days(stopping: threading.Event) -> None:
+    """Ingest goes on without detection, so tomorrow's partition is still somebody's duty."""
+    while not stopping.is_set():
+        rest_s = UPKEEP_EVERY.total_seconds()
+        try:
+            upkeep(timezone.now())
+        except DatabaseError as error:
+            log.warning("upkeep_waits_for_database", extra={"error": type(error).__name__})
+            connections.close_all()
+            rest_s = RETRY_S
+        stopping.wait(rest_s)
 
 
 def _turn(worker: Worker, duties: Duties, stopping: threading.Event) -> bool:
