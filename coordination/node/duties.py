@@ -37,6 +37,9 @@ Status = Callable[[], MemberStatus]
 
 ACTOR = "coordinator"
 TICK_MS = 200
+TICK_COUNTED_MS_MAX = 2_000
+"""The most time one tick adds: a process that stood still longer could hear no heartbeat meanwhile, and its
+silence must not end the leases of sessions that kept calling."""
 REVISION_MARGIN = 1_000_000
 """How far above the watermark a new cluster begins: more than a lost one can have granted unprojected."""
 FEED_ROWS_MAX = 1_000
@@ -45,6 +48,9 @@ SCHEDULE_MAX = 100
 SCHEDULE_RECHECK_S = 2.0
 PROJECT_EVENTS_MAX = 20_000
 TRIM_PAUSE_S = 1.0
+PROJECT_PERIOD_S = 0.05
+PROJECT_AT_ONCE_EVENTS = 20
+PROJECT_AT_ONCE_RATE = 200.0
 
 
 def leads(status: MemberStatus) -> bool:
@@ -139,8 +145,10 @@ class TickDuty:
         return self._tick(elapsed_ms, now_s)
 
     def _tick(self, elapsed_ms: int, now_s: float) -> bool:
-        # A remainder below a millisecond stays for the next tick.
-        measured_s = now_s if self._ticked_s is None else self._ticked_s + elapsed_ms / 1000
+        if self._ticked_s is None or elapsed_ms > TICK_COUNTED_MS_MAX:
+            measured_s, elapsed_ms = now_s, min(elapsed_ms, TICK_COUNTED_MS_MAX)
+        else:
+            measured_s = self._ticked_s + elapsed_ms / 1000  # what is below a millisecond stays for the next
         try:
             (outcome,) = self._submit([Tick(elapsed_ms=elapsed_ms, term=self._term, actor=ACTOR)])
         except CoordinationError as failure:
@@ -237,6 +245,31 @@ class ScheduleDuty:
         return made > 0
 
 
+class Pace:
+    """When the next transaction may begin: at once while events are few, else one in PROJECT_PERIOD_S.
+
+    A transaction costs some milliseconds whatever it holds, so under load fewer and larger ones leave the
+    processor to those who wait for answers. Events count for as long as PROJECT_AT_ONCE_RATE takes to work
+    them off.
+    """
+
+    def __init__(self) -> None:
+        self._began_s = 0.0
+        self._debt = 0.0
+
+    def note(self, events: int, now_s: float) -> None:
+        """A transaction of so many events began."""
+        self._debt = max(0.0, self._debt - (now_s - self._began_s) * PROJECT_AT_ONCE_RATE) + events
+        self._began_s = now_s
+
+    def rest_s(self, now_s: float) -> float:
+        """How long to gather events before the next one."""
+        passed_s = now_s - self._began_s
+        if self._debt - passed_s * PROJECT_AT_ONCE_RATE < PROJECT_AT_ONCE_EVENTS:
+            return 0.0
+        return max(0.0, PROJECT_PERIOD_S - passed_s)
+
+
 class ProjectDuty:
     """Writes events into PostgreSQL on the leader; elsewhere keeps those that are not written yet."""
 
@@ -244,11 +277,16 @@ class ProjectDuty:
         self._replica = replica
         self._status = status
         self._backlog = backlog
+        self._pace = Pace()
         self._trimmed_s = 0.0
         self.revision = 0
 
+    def rest_s(self) -> float:
+        """How long to wait, once there are events, before the next step."""
+        return self._pace.rest_s(time.monotonic())
+
     def step(self) -> bool:
-        """One transaction; True where more events wait. Database errors are raised after the connection closed."""
+        """One transaction; True where as many events wait as the next can hold. Database errors are raised after the connection closed."""
         status = self._status()
         meters.PROJECTION_BACKLOG.set(len(self._backlog))
         try:
@@ -266,6 +304,7 @@ class ProjectDuty:
         if not events:
             return self._catch_up(status)
         author = Author(status.node_id, status.cluster_id, status.term)
+        self._pace.note(len(events), time.monotonic())
         began_s = time.perf_counter()
         try:
             self._note(project(events, author))
@@ -276,7 +315,7 @@ class ProjectDuty:
             meters.PROJECTED_EVENTS.inc(len(events))
         meters.PROJECTION_SECONDS.observe(time.perf_counter() - began_s)
         self._backlog.drop_through(self.revision)
-        return len(self._backlog) > 0
+        return len(self._backlog) >= PROJECT_EVENTS_MAX
 
     def _catch_up(self, status: MemberStatus) -> bool:
         """After a restart from a snapshot the state may be ahead of the rows with no event on its way."""

@@ -36,6 +36,7 @@ class _WaitingClaim:
     command: TaskClaim
     answer: "asyncio.Future[Accepted | Rejected]"
     asked: int = 1
+    asking: "asyncio.Future[None] | None" = None
 
 
 class WaitingClaims:
@@ -64,7 +65,11 @@ class WaitingClaims:
         try:
             return await asyncio.wait_for(asyncio.shield(waiting.answer), wait_ms / 1000)
         except TimeoutError:
-            return outcome
+            self._waiting.pop(number, None)
+            if waiting.asking is not None:
+                # It is being asked at this moment, and a grant that nobody is told of would be lost to everybody.
+                await asyncio.shield(waiting.asking)
+            return waiting.answer.result() if waiting.answer.done() else outcome
         finally:
             self._waiting.pop(number, None)
             meters.CLAIMS_WAITING.set(len(self._waiting))
@@ -96,6 +101,17 @@ class WaitingClaims:
     async def _ask(self, waiting: list[_WaitingClaim]) -> int:
         """Ask these claims again in one entry; how many tasks were granted."""
         live = [claim for claim in waiting if not claim.answer.done()]
+        asking = self._loop.create_future()
+        for claim in live:
+            claim.asking = asking
+        try:
+            return await self._ask_live(live)
+        finally:
+            asking.set_result(None)
+            for claim in live:
+                claim.asking = None
+
+    async def _ask_live(self, live: list[_WaitingClaim]) -> int:
         try:
             outcomes = await self._proposer.submit([_asked_again(claim) for claim in live])
         except CoordinationError as failure:

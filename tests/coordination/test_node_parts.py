@@ -22,6 +22,7 @@ from coordination.machine import codec
 from coordination.machine.commands import (
     SessionHeartbeat,
     SessionRegister,
+    TaskClaim,
     TaskEnqueue,
     TaskSpec,
     Tick,
@@ -33,6 +34,7 @@ from coordination.node.duties import BeginDuty, ScheduleDuty, TickDuty
 from coordination.node.membership import NotAMember, require_member, static_members
 from coordination.node.proposer import Proposer
 from coordination.node.replica import Replica
+from coordination.node.waiters import WaitingClaims
 from gaia_site import env
 from tests.cluster import ROOT, eventually, free_ports
 
@@ -155,6 +157,50 @@ async def test_a_caller_that_leaves_spoils_nothing():
     assert answer[0].value.session_name == "b"
 
 
+# Long polls
+
+
+class Withheld:
+    """A proposer whose outcomes come when the test says so."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.asked: asyncio.Queue[tuple[list[Any], asyncio.Future[list[Any]]]] = asyncio.Queue()
+
+    async def submit(self, commands):
+        answer = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait((list(commands), answer))
+        return await answer
+
+    async def let_go(self, after_s: float = 0.0) -> None:
+        """Apply and answer what is asked next, some time after it was asked."""
+        commands, answer = await self.asked.get()
+        await asyncio.sleep(after_s)
+        payload = codec.encode_batch(codec.Batch(stamp_ms=1, commands=commands))
+        answer.set_result(self.replica.apply(payload).outcomes)
+        await asyncio.sleep(0)
+
+
+async def test_a_claim_whose_time_ends_while_it_is_asked_again_hears_of_its_grant():
+    """A grant that comes with the end of the wait would otherwise belong to a session that never knows."""
+    log = Log()
+    begun(log)
+    (registered,) = log.submit([register("s")])
+    proposer = Withheld(log.replica)
+    claims = WaitingClaims(proposer, asyncio.get_running_loop())
+    running = asyncio.ensure_future(claims.run())
+    command = TaskClaim(session_name="s", lease_token=registered.value.lease_token, request_id=b"c" * 16)
+
+    waiting = asyncio.ensure_future(claims.claim(command, 50))
+    await proposer.let_go()  # nothing there: it waits, and is asked once more
+    log.submit([TaskEnqueue(task_id="t", spec=TaskSpec(task_type="x"))])
+    await proposer.let_go(after_s=0.2)  # its time is over meanwhile
+
+    outcome = await asyncio.wait_for(waiting, 5)
+    running.cancel()
+    assert [grant.task_id for grant in outcome.value.grants] == ["t"]
+
+
 # Duties
 
 
@@ -235,6 +281,23 @@ def test_time_stands_still_where_a_tick_may_have_been_lost():
     duty.step()
 
     assert log.clock_ms == 250
+
+
+def test_a_node_that_stood_still_does_not_count_its_own_silence():
+    """Stopped for a minute, it heard no heartbeat: the sessions that sent them must keep their leases."""
+    log, now = Log(Policy(lease_ms=30_000)), [100.0]
+    duty = TickDuty(log.replica, status, log.submit, lambda: now[0])
+    begun(log)
+    log.submit([register("s")])
+    duty.step()
+
+    now[0] += 60.0
+    duty.step()
+    now[0] += 0.25
+    duty.step()
+
+    assert log.clock_ms == 2_250
+    assert log.replica.read(lambda state: next(iter(state.sessions.values())).status) == "idle"
 
 
 def test_a_new_term_begins_a_new_measurement():
