@@ -53,7 +53,12 @@ def logging_config(*, level: str, log_format: LogFormat) -> dict[str, Any]:
     if log_format is LogFormat.JSON:
         rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        rendering = [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=28)]
+        # The pretty traceback shows every local variable: keys and bodies among them, and it takes seconds to draw.
+        rendering = [
+            structlog.dev.ConsoleRenderer(
+                colors=False, pad_event_to=28, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     return {
         "version": 1,
         "disable_existing_loggers": False,

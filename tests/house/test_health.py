@@ -134,6 +134,26 @@ def formatter_of(log_format: LogFormat) -> logging.Formatter:
     return described.pop("()")(**described)
 
 
+@pytest.mark.parametrize("log_format", list(LogFormat))
+def test_a_logged_failure_shows_no_local_variables(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], log_format: LogFormat
+) -> None:
+    """They hold keys and bodies, and drawing them stopped a web process for seconds."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter_of(log_format))
+    logger.addHandler(handler)
+    held = "a-secret-of-somebody"
+
+    try:
+        raise LookupError(len(held))
+    except LookupError:
+        logger.exception("request_failed")
+
+    written = capsys.readouterr().err
+    assert "LookupError: 20" in written
+    assert "a-secret-of-somebody" not in written
+
+
 def test_a_log_line_is_one_json_object_with_event_and_fields(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
