@@ -7,10 +7,19 @@ import pytest
 from asgiref.sync import sync_to_async
 from uuid_utils.compat import uuid7
 
+from gaia_site.hot import HotResponse
 from gaia_site.problems import Problem
 from tests.ingest.senders import app_key, metric, sent
 from usability.ingest.endpoint import Ingest
-from usability.models import HelpRequest, Student, UsabilityMetric
+from usability.models import (
+    AppHealthCount,
+    Classroom,
+    Enrollment,
+    HelpRequest,
+    School,
+    Student,
+    UsabilityMetric,
+)
 from usability.querysets import moment_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -172,3 +181,75 @@ async def test_requests_that_come_together_share_a_commit_and_each_gets_its_own_
 
     assert [answer.body["accepted"] for answer in answers] == [len(body) for body in bodies]
     assert len(await rows()) == 1 + sum(map(len, bodies))
+
+
+async def test_an_idempotency_key_stands_for_one_body_whatever_batch_id_is_in_it(ingest: Ingest) -> None:
+    caller = app_key()
+
+    async def call(batch_id: str, value: int, key: str) -> HotResponse:
+        body = {"batch_id": batch_id, "metrics": [metric(metric_value=value, timestamp=None)]}
+        return await sent(ingest, body, principal=caller, idempotency_key=key)
+
+    first = await call("b-1", 1, "k-1")
+    again = await call("b-1", 1, "k-1")
+    known_batch = [await call("b-1", 1, "k-2") for _ in range(2)]
+    with pytest.raises(Problem) as refusal:
+        await call("b-2", 1, "k-1")
+
+    assert (first.headers, first.body["duplicate"]) == ({}, False)
+    assert (again.headers, again.body) == ({"Idempotent-Replayed": "true"}, first.body)
+    assert [answer.body["duplicate"] for answer in known_batch] == [True, True]
+    assert [bool(answer.headers) for answer in known_batch] == [False, True]
+    assert refusal.value.slug == "idempotency-mismatch"
+    assert len(await rows()) == 1
+
+
+async def test_an_idempotency_key_is_kept_where_every_metric_was_refused(ingest: Ingest) -> None:
+    caller = app_key()
+    refused = [metric(metric_type="feeling", timestamp=None)]
+
+    answers = [await sent(ingest, refused, principal=caller, idempotency_key="k") for _ in range(2)]
+    with pytest.raises(Problem) as refusal:
+        await sent(ingest, [metric()], principal=caller, idempotency_key="k")
+
+    assert answers[0].body == answers[1].body
+    assert [bool(answer.headers) for answer in answers] == [False, True]
+    assert refusal.value.slug == "idempotency-mismatch"
+    assert await rows() == []
+
+
+async def test_a_batch_that_is_sent_again_does_not_count_twice_in_the_health_of_its_app(
+    ingest: Ingest,
+) -> None:
+    caller = app_key("maths")
+    body = {
+        "batch_id": "b-1",
+        "metrics": [metric(metric_type="dead_click"), metric(metric_type="feeling")],
+    }
+
+    for _ in range(3):
+        await sent(ingest, body, principal=caller)
+    await ingest.close()
+
+    counts = await sync_to_async(lambda: dict(AppHealthCount.objects.values_list("measure", "count")))()
+    assert counts == {"accepted": 1, "dead_click": 3, "rejected": 1}
+
+
+async def test_a_learner_keeps_the_class_when_the_roster_is_forgotten_under_way(ingest: Ingest) -> None:
+    def enroll() -> Classroom:
+        school = School.objects.create(name="A school")
+        room = Classroom.objects.create(school=school, name="7b", app_names=["maths"])
+        student = Student.objects.create(student_id="ada", display_name="Ada")
+        Enrollment.objects.create(student=student, classroom=room)
+        return room
+
+    room = await sync_to_async(enroll)()
+    await sent(ingest, metric(student_id="ada"))
+
+    # One of the two learners must be looked up; while that runs, another request lets all be forgotten.
+    under_way = asyncio.create_task(sent(ingest, [metric(student_id="ada"), metric(student_id="nobody-yet")]))
+    await asyncio.sleep(0)
+    ingest._roster.unknown([], ingest._roster._begun_s + 1_000)
+    await under_way
+
+    assert {row.classroom_id for row in await rows() if row.student_id == "ada"} == {room.pk}

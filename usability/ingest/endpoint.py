@@ -10,8 +10,8 @@ import asyncio
 import datetime as dt
 import hashlib
 import time
-import uuid
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,7 +31,7 @@ from usability.ingest.copy import Encoder, ids_from
 from usability.ingest.decode import BATCH_LIMIT, CLICK_TYPES, Decoded, Malformed, Rules, TooManyItems, decode
 from usability.ingest.stream import Streamer
 from usability.kinds import HealthMeasure
-from usability.models import HelpRequest
+from usability.models import HelpRequest, IngestBatch
 
 JSON_TYPES = frozenset({"", "application/json", "text/plain"})
 LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
@@ -65,13 +65,51 @@ class Ingest:
         decoded = await self._decoded(request, received_at)
         if request.query.get("validate_only") in ("1", "true"):
             return _answer(200, decoded, is_duplicate=False)
-        self._count(decoded, request.principal, received_at)
+        call = _call_of(request)
+        if call is not None and (decoded.batch_id is not None or not decoded.metrics):
+            return await self._take_twice_named(request, decoded, call, received_at)
         if not decoded.metrics:
+            self._count(decoded, request.principal, received_at)
             return _answer(202, decoded, is_duplicate=False)
+        is_known, help_ids = await self._keep(request, decoded, call, received_at)
+        # To a repeated Idempotency-Key the answer is the first one.
+        is_replay = is_known and call is not None
+        return _answer(
+            202, decoded, is_duplicate=is_known and not is_replay, help_ids=help_ids, is_replay=is_replay
+        )
+
+    async def _take_twice_named(
+        self, request: HotRequest, decoded: Decoded, call: Call, received_at: dt.datetime
+    ) -> HotResponse:
+        """An Idempotency-Key whose rows cannot carry it: they have a batch id of their own, or there are none.
+
+        The key is noted after the rows are durable. A process that dies in between leaves rows that the batch
+        id keeps from being stored again, and a key that is still free: nothing is lost and nothing doubled.
+        """
+        first = await in_database(_noted, call)
+        if first is not None:
+            help_ids = await in_database(_known_calls, _asking(decoded))
+            return _answer(202, decoded, is_duplicate=first, help_ids=help_ids, is_replay=True)
+        is_duplicate, help_ids = False, []
+        if decoded.metrics:
+            is_duplicate, help_ids = await self._keep(request, decoded, None, received_at)
+        else:
+            self._count(decoded, request.principal, received_at)
+        received_us = round(received_at.timestamp() * 1e6)
+        await self._store(Batch([], received_us, call.key, call.fingerprint(is_duplicate=is_duplicate)))
+        return _answer(202, decoded, is_duplicate=is_duplicate, help_ids=help_ids)
+
+    async def _keep(
+        self, request: HotRequest, decoded: Decoded, call: Call | None, received_at: dt.datetime
+    ) -> tuple[bool, list[str]]:
+        """Store the metrics; whether they had been stored before, and the ids of the requests for help."""
         await self._learn(decoded)
-        batch = self._batch(request, decoded, received_at)
-        is_duplicate = await self._store(batch)
-        return await self._stored(request, decoded, batch, is_duplicate=is_duplicate)
+        batch = self._batch(request, decoded, call, received_at)
+        is_known = await self._store(batch)
+        if is_known:
+            return True, await in_database(_known_calls, _asking(decoded)) if batch.help_calls else []
+        self._count(decoded, request.principal, received_at)
+        return False, [str(asked.uuid) for asked in batch.help_calls]
 
     # ------------------------------------------------------------ steps
 
@@ -84,16 +122,25 @@ class Ingest:
 
     async def _learn(self, decoded: Decoded) -> None:
         """Ask the roster about learners that are not remembered."""
-        unknown = self._roster.unknown({metric.student_id for metric in decoded.metrics}, time.monotonic())
-        if unknown:
+        asked = {metric.student_id for metric in decoded.metrics}
+        # Again after each answer: meanwhile another request may have found that all is to be forgotten.
+        while unknown := self._roster.unknown(asked, time.monotonic()):
             app_name = decoded.metrics[0].app_name
             self._roster.learn(await in_database(roster.look_up, unknown, app_name))
 
-    def _batch(self, request: HotRequest, decoded: Decoded, received_at: dt.datetime) -> Batch:
+    def _batch(
+        self, request: HotRequest, decoded: Decoded, call: Call | None, received_at: dt.datetime
+    ) -> Batch:
         received_us = round(received_at.timestamp() * 1e6)
         ids = ids_from(received_us, len(decoded.metrics))
         rows = self._encoder.rows(decoded.metrics, decoded.at_us, ids, received_us)
-        key, fingerprint = _batch_key(request, decoded)
+        if decoded.batch_id is not None:
+            # It speaks for itself: a client may send the rest of it anew, with another `sent_at`.
+            key, fingerprint = (f"b:{_owner(request.principal)}", decoded.batch_id), b""
+        elif call is not None:
+            key, fingerprint = call.key, call.fingerprint(is_duplicate=False)
+        else:
+            key, fingerprint = None, b""
         return Batch(rows, received_us, key, fingerprint, help_calls(rows))
 
     async def _store(self, batch: Batch) -> bool:
@@ -108,28 +155,11 @@ class Ingest:
                 "overloaded", "The metrics could not be stored now; send again.", retry_after_s=2
             ) from error
         except Mismatch as error:
-            detail = "The Idempotency-Key came before with another body."
-            raise Problem("idempotency-mismatch", detail) from error
+            raise _mismatch() from error
         except Refused as error:
             raise Problem(
                 "internal-error", "The database refused this batch; nothing of it was stored."
             ) from error
-
-    async def _stored(
-        self, request: HotRequest, decoded: Decoded, batch: Batch, *, is_duplicate: bool
-    ) -> HotResponse:
-        calls = [(call.student_id, call.app_name, call.uuid) for call in batch.help_calls]
-        if is_duplicate and calls:
-            calls = await in_database(_known_calls, calls)
-        is_replay = is_duplicate and "idempotency-key" in request.headers
-        return _answer(
-            202,
-            decoded,
-            # To a repeated Idempotency-Key the answer is the first one.
-            is_duplicate=is_duplicate and decoded.batch_id is not None,
-            help_ids=[str(help_id) for _, _, help_id in calls],
-            headers={"Idempotent-Replayed": "true"} if is_replay else {},
-        )
 
     def _count(self, decoded: Decoded, principal: Principal, received_at: dt.datetime) -> None:
         hour = received_at.replace(minute=0, second=0, microsecond=0)
@@ -149,25 +179,50 @@ def judged(content_type: str, body: bytes, *, received_at: dt.datetime, rules: R
         raise Problem("payload-too-large", f"A batch has at most {BATCH_LIMIT:,} metrics.") from error
 
 
-def _batch_key(request: HotRequest, decoded: Decoded) -> tuple[tuple[str, str] | None, bytes]:
-    """Under which name the batch is stored once, and what its body must equal.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request with an Idempotency-Key, which stands for one body and one answer."""
 
-    A batch id speaks for itself: a client may send the rest of it anew, with another `sent_at`. An
-    Idempotency-Key stands for one body.
-    """
-    principal = request.principal
-    owner = (
-        principal.subject if principal.student_id or not principal.app_name else f"app:{principal.app_name}"
-    )
-    if decoded.batch_id is not None:
-        return (f"b:{owner}", decoded.batch_id), b""
+    key: tuple[str, str]
+    body_digest: bytes
+
+    def fingerprint(self, *, is_duplicate: bool) -> bytes:
+        """What is noted of it: the body, and the one thing in which a later answer could differ."""
+        return self.body_digest + bytes([is_duplicate])
+
+
+def _call_of(request: HotRequest) -> Call | None:
     value = request.headers.get("idempotency-key")
     key = read_key({"Idempotency-Key": value}) if value else None
     if key is None:
-        return None, b""
+        return None
     # Digested: a header may be longer than the column, and may say anything.
     name = hashlib.sha256(key.encode()).hexdigest()
-    return (f"i:{owner}", name), hashlib.sha256(request.body).digest()[:16]
+    return Call((f"i:{_owner(request.principal)}", name), hashlib.sha256(request.body).digest()[:15])
+
+
+def _owner(principal: Principal) -> str:
+    """Whose batch ids these are: an app's keys share them."""
+    if principal.student_id or not principal.app_name:
+        return principal.subject
+    return f"app:{principal.app_name}"
+
+
+def _noted(call: Call) -> bool | None:
+    """Whether the first answer to this key said "duplicate"; None: the key is new. Raises idempotency-mismatch."""
+    scope, name = call.key
+    known = (
+        IngestBatch.objects.filter(scope=scope, batch_id=name).values_list("fingerprint", flat=True).first()
+    )
+    if known is None:
+        return None
+    if bytes(known)[:-1] != call.body_digest:
+        raise _mismatch()
+    return bool(bytes(known)[-1])
+
+
+def _mismatch() -> Problem:
+    return Problem("idempotency-mismatch", "The Idempotency-Key came before with another body.")
 
 
 def health_counts(decoded: Decoded, caller_app: str) -> Counter[tuple[str, str, str]]:
@@ -191,14 +246,23 @@ def health_counts(decoded: Decoded, caller_app: str) -> Counter[tuple[str, str, 
     return counts
 
 
-def _known_calls(calls: list[tuple[str, str, uuid.UUID]]) -> list[tuple[str, str, uuid.UUID]]:
+def _asking(decoded: Decoded) -> list[tuple[str, str]]:
+    """Who asks for help in this batch, and in which app."""
+    return [
+        (metric.student_id, metric.app_name)
+        for metric in decoded.metrics
+        if metric.metric_type == "help_request"
+    ]
+
+
+def _known_calls(asking: list[tuple[str, str]]) -> list[str]:
     """For a repeated batch: the requests of these learners that the first one made."""
     found = []
-    for student_id, app_name, _ in calls:
+    for student_id, app_name in asking:
         known = HelpRequest.objects.filter(student_id=student_id, app_name=app_name)
         newest = known.order_by("-requested_at", "-id").values_list("id", flat=True).first()
         if newest is not None:
-            found.append((student_id, app_name, newest))
+            found.append(str(newest))
     return found
 
 
@@ -208,7 +272,7 @@ def _answer(
     *,
     is_duplicate: bool,
     help_ids: list[str] | None = None,
-    headers: dict[str, str] | None = None,
+    is_replay: bool = False,
 ) -> HotResponse:
     body: dict[str, Any] = {
         "accepted": len(decoded.metrics),
@@ -217,7 +281,7 @@ def _answer(
     }
     if help_ids:
         body["help_requests"] = help_ids
-    return HotResponse(status, body, headers or {})
+    return HotResponse(status, body, {"Idempotent-Replayed": "true"} if is_replay else {})
 
 
 _ingests: WeakKeyDictionary[asyncio.AbstractEventLoop, Ingest] = WeakKeyDictionary()

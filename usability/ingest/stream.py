@@ -123,6 +123,8 @@ class Streamer:
         for batch in batches:
             for row in batch.rows:
                 parts[row.partition].append(row.entry)
+        if not parts:
+            return
         for partition in parts:
             # Counted even when it is left out: the gap is how a reader learns of it.
             self._numbers[partition] += 1
