@@ -85,7 +85,7 @@ class Demo:
         self.post("usability/metrics", metric)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo() -> Iterator[Demo]:
     folder = Path(tempfile.mkdtemp(prefix="gaia-b-", dir="/tmp"))
     folder.chmod(0o711)
@@ -100,8 +100,9 @@ def demo() -> Iterator[Demo]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
+    """For this folder alone: while Playwright runs, this thread has a running event loop, which Django refuses."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:

@@ -36,9 +36,7 @@ class Reader:
 
     def paste(self, block: str) -> subprocess.CompletedProcess[str]:
         """The block as it stands; only the data folder is another than that of a checkout."""
-        told = block.replace(". .gaia/demo.env", f". '{self.data}/demo.env'").replace(
-            ".gaia/", f"{self.data}/"
-        )
+        told = block.replace(" .gaia/", f" {self.data}/")
         script = f"set -eu\ntest -f '{self.data}/demo.env' && . '{self.data}/demo.env'\n{told}"
         environment = {name: value for name, value in os.environ.items() if name not in GIVEN_BY_THE_TESTS}
         environment |= {"GAIA_DATA_DIR": str(self.data), "HOME": str(self.home)}
