@@ -727,7 +727,8 @@ class Worker:
         if status is None or work.cancelled.is_set():
             work.child.stop(self._arguments.grace_s)
             self._session.memory.forget_claim(work.id)
-            self._tell("stopped", task=work.id)
+            if not self._everything_stops.is_set():  # else it is told as handed back, once
+                self._tell("stopped", task=work.id)
             return
         self._report(work, status)
 
