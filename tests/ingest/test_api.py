@@ -246,6 +246,22 @@ def test_metrics_can_be_counted_by_stretches_of_time(world: World) -> None:
     assert sum(bucket["backspaces"] for bucket in answer["results"]) == 3
 
 
+def test_a_timeline_can_be_of_one_app_and_one_type(world: World) -> None:
+    for app_name in ("maths", "piano"):
+        recorded(app_name=app_name, metric_type="keypress", metric_value=7)
+        recorded(app_name=app_name, metric_type="error", metric_value=1)
+    alerted(world)
+
+    def counted(query: str) -> tuple[float, float, int]:
+        page = world.rosa("GET", f"students/ada/timeline?bucket_s=60&{query}").json()
+        (bucket,) = page["buckets"]
+        return bucket["keypresses"], bucket["errors"], len(page["episodes"])
+
+    assert counted("app_name=maths") == (7, 1, 1)
+    assert counted("app_name=piano") == (7, 1, 0)
+    assert counted("app_name=piano&metric_type=error") == (0, 1, 0)
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -284,6 +300,7 @@ def test_events_are_filtered(world: World) -> None:
     assert (found("student_id=ada"), found("student_id=ben"), found("app_name=piano")) == (1, 0, 0)
     world.rosa("POST", f"frustration-events/{alert.event_id}/resolve")
     assert (found("unresolved=true"), found("unresolved=false")) == (0, 1)
+    assert (found("unresolved=1"), found("unresolved=0")) == (0, 1)
 
 
 def test_the_first_acknowledgement_stays(world: World) -> None:
@@ -318,6 +335,16 @@ def test_an_intervention_is_stored_and_shown(world: World) -> None:
     )
     assert Intervention.objects.get().teacher.username == "rosa"
     assert [row["id"] for row in world.rosa("GET", path).json()["results"]] == [made.json()["id"]]
+
+
+@pytest.mark.parametrize(
+    "body", [[], 0, "text", {"kind": 3}, {"kind": "two words"}, {"intervention_note": 3}]
+)
+def test_an_intervention_of_another_shape_is_refused(world: World, body: Any) -> None:
+    answer = world.rosa("POST", f"alerts/{alerted(world).pk}/interventions", body)
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "validation-error")
+    assert not Intervention.objects.exists()
 
 
 def test_the_same_key_records_one_intervention(world: World) -> None:
@@ -457,6 +484,17 @@ def test_an_app_sees_its_health(world: World) -> None:
     assert (found["metrics"], found["late_share"], found["rejected"]) == (8, 0.25, {"bad_id": 3})
     assert (found["dead_clicks"], found["sdk_versions"]) == ([["item-7", 5]], {"1.2.0": 8})
     assert world.piano("GET", "apps/maths/health").status_code == 404
+
+
+def test_a_teacher_sees_the_health_of_an_app_that_reports_about_the_class(world: World) -> None:
+    AppHealthCount.objects.create(
+        app_name="puzzles", hour=NOW.replace(minute=0, second=0, microsecond=0), measure="accepted", count=1
+    )
+    assert world.rosa("GET", "apps/puzzles/health").status_code == 404
+    recorded("ada", app_name="puzzles")
+
+    assert world.rosa("GET", "apps/puzzles/health").json()["metrics"] == 1
+    assert world.otto("GET", "apps/puzzles/health").status_code == 404
 
 
 # ---------------------------------------------------------------- metrics by way of Django

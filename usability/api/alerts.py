@@ -16,7 +16,7 @@ from gaia_site.pagination import filtered, page
 from gaia_site.schema import LIST_PARAMETERS, describes, list_parameters, page_of
 from usability import access, services
 from usability.api.endpoint import UsabilityEndpoint
-from usability.api.fields import Flag, NoteField, WholeNumberField, one_of
+from usability.api.fields import Flag, NoteField, SlugField, WholeNumberField, one_of
 from usability.api.rows import AlertSerializer, InterventionSerializer
 from usability.kinds import AlertSeverity, AlertState
 from usability.models import TeacherDashboardAlert
@@ -25,7 +25,6 @@ TAG = "alerts"
 TEACHERS = ("teacher", "admin")
 ORDERINGS = ("-created_at", "seq", "updated_at")
 NOTE_MOST = 1_000
-KIND_PATTERN = r"\A[a-z0-9_-]{1,50}\Z"
 
 
 class AlertFilter(django_filters.FilterSet):
@@ -72,8 +71,7 @@ class NewInterventionSerializer(StrictSerializer):
     """What the teacher did."""
 
     intervention_note = NoteField(max_length=NOTE_MOST, required=False, default="")
-    kind = serializers.RegexField(
-        KIND_PATTERN,
+    kind = SlugField(
         default="other",
         help_text="Such as talked, explained, hinted, encouraged, paired, technical, other.",
     )

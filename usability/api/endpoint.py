@@ -80,7 +80,7 @@ class UsabilityEndpoint(Endpoint):
 
     def body_if_any(self, serializer: type[serializers.Serializer]) -> Any:
         """The validated body; one left out counts as an empty object."""
-        if self.request.data:
+        if self.request.data != {}:
             return self.body(serializer)
         bound = serializer(data={})
         bound.is_valid(raise_exception=True)

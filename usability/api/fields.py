@@ -14,6 +14,7 @@ from django_filters import ChoiceFilter, TypedChoiceFilter
 from rest_framework import serializers
 
 ID_PATTERN = r"\A[A-Za-z0-9._:/-]+\Z"
+SLUG_PATTERN = r"\A[a-z0-9_-]{1,50}\Z"
 
 
 class IdField(serializers.CharField):
@@ -43,6 +44,20 @@ class NoteField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class SlugField(serializers.CharField):
+    """A word of a-z, 0-9, _ and -, at most 50 of them."""
+
+    def __init__(self, **options: Any) -> None:
+        validator = RegexValidator(SLUG_PATTERN, "Must be 1 to 50 of a-z, 0-9, _ and -.")
+        super().__init__(max_length=50, trim_whitespace=False, validators=[validator], **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Text only: a number is not silently made a word."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
 class WholeNumberField(serializers.IntegerField):
     """A whole number that comes as a JSON number."""
 
@@ -62,12 +77,12 @@ def one_of(values: Any, **options: Any) -> ChoiceFilter:
 
 
 class Flag(TypedChoiceFilter):
-    """`true` or `false`; anything else is an error."""
+    """`true` or `false`, also as `1` and `0`; anything else is an error."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
-            choices=[("true", "true"), ("false", "false")],
-            coerce=lambda text: text == "true",
+            choices=[("true", "true"), ("false", "false"), ("1", "true"), ("0", "false")],
+            coerce=lambda text: text in ("true", "1"),
             error_messages={"invalid_choice": "Must be true or false."},
             **options,
         )

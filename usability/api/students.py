@@ -160,20 +160,28 @@ class StudentTimeline(StudentEndpoint):
     @describes(
         tag=TAG,
         summary="A learner's timeline",
-        about="Counts by stretches, episodes, interventions and ratings between `since` and `until`.",
+        about="Counts by stretches, episodes, interventions and ratings between `since` and `until`; with `app_name` "
+        "those of that app, and with `metric_type` the counts of that type alone.",
         answers={200: TimelineSerializer},
-        parameters=[SINCE, UNTIL, BUCKET_S],
+        parameters=[SINCE, UNTIL, APP_NAME, METRIC_TYPE, BUCKET_S],
         errors=(404,),
         operation_id="get_student_timeline",
     )
     def get(self, request: Request, student_id: str) -> Response:
         """The page."""
-        self.only("since", "until", "bucket_s")
+        self.only("since", "until", "app_name", "metric_type", "bucket_s")
         since, until = self.span()
+        app_name, metric_type = self.text("app_name"), self.text("metric_type")
         bucket_s = self.number("bucket_s", least=1, most=86_400)
         self.student(student_id, "view_timeline")
         found = selectors.student_page(
-            student_id, who=self.caller, since=since, until=until, bucket_s=bucket_s
+            student_id,
+            who=self.caller,
+            since=since,
+            until=until,
+            bucket_s=bucket_s,
+            app_name=app_name,
+            metric_type=metric_type,
         )
         return Response(self._nameless(found))
 

@@ -10,7 +10,7 @@ from django.db.models import Avg, Count, Sum
 from usability import access
 from usability.errors import NotFound
 from usability.kinds import HealthMeasure
-from usability.models import App, AppHealthCount
+from usability.models import App, AppHealthCount, UsabilityMetric
 from usability.selectors.shapes import AppHealth
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ ITEMS_SHOWN = 20
 def app_health(app_name: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> AppHealth:
     """What the app itself does wrong, counted by the hour. Raises `NotFound` for another's app.
 
-    Operators see every app, an app's own key its own, teachers the apps used in their classes. The hour in
+    Operators see every app, an app's own key its own, teachers the apps of their classes: those a class
+    lists, and those that reported about its pupils between `since` and `until`. The hour in
     which `since` lies is counted whole.
     """
-    if not _may_see(app_name, who):
+    if not _may_see(app_name, who, since, until):
         raise NotFound
     hour = since.replace(minute=0, second=0, microsecond=0)
     rows = (
@@ -53,7 +54,7 @@ def app_health(app_name: str, *, who: Any, since: dt.datetime, until: dt.datetim
     )
 
 
-def _may_see(app_name: str, who: Any) -> bool:
+def _may_see(app_name: str, who: Any, since: dt.datetime, until: dt.datetime) -> bool:
     reach = access.reach_of(who)
     if reach.everything:
         return (
@@ -62,10 +63,14 @@ def _may_see(app_name: str, who: Any) -> bool:
         )
     if reach.app_name:
         return reach.app_name == app_name
-    return reach.teacher_id is not None and any(
-        app_name in app_names
-        for app_names in access.visible_classrooms(who).values_list("app_names", flat=True)
+    if reach.teacher_id is None:
+        return False
+    listed = access.visible_classrooms(who).values_list("app_names", flat=True)
+    pupils = list(access.visible_students(who).values_list("student_id", flat=True))
+    reported = UsabilityMetric.objects.filter(
+        student_id__in=pupils, app_name=app_name, timestamp__gte=since, timestamp__lt=until
     )
+    return any(app_name in app_names for app_names in listed) or reported.exists()
 
 
 @dataclass(frozen=True, slots=True)

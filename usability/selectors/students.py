@@ -14,7 +14,8 @@ from usability.selectors.activity import buckets_of, presence_of, strips_of
 from usability.selectors.shapes import Bucket, Effect, Episode, Help, Pupil, Rating, StudentPage
 from usability.selectors.signals import in_order, pupil_of, short_name, signal_of, with_people
 
-BUCKETS_LIMIT = 1_000
+# Stretches in which nothing was are left out: this many are there only where every one was busy.
+BUCKETS_LIMIT = 10_000
 BUCKETS_WANTED = 60
 # Lengths a person can read off an axis.
 NICE_S = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
@@ -28,9 +29,14 @@ def student_page(
     since: dt.datetime,
     until: dt.datetime,
     bucket_s: int | None = None,
+    app_name: str | None = None,
+    metric_type: str | None = None,
     now: dt.datetime | None = None,
 ) -> StudentPage:
-    """Everything the page of one pupil shows for that stretch. Raises `NotFound` for somebody else's pupil."""
+    """Everything the page of one pupil shows for that stretch. Raises `NotFound` for somebody else's pupil.
+
+    `app_name` leaves out what belongs to other apps; `metric_type` narrows the counts alone.
+    """
     now = now or timezone.now()
     student = access.get_student(who, student_id)
     classrooms = access.visible_classrooms(who).values("pk")
@@ -42,10 +48,19 @@ def student_page(
     )
     name = student.display_name or student.student_id
     pupil = pupil_of(enrollments[0]) if enrollments else Pupil(student_id, name, short_name(name), "")
-    alerts = with_people(access.visible_alerts(who).filter(student=student).open())
+    of_app = {} if app_name is None else {"app_name": app_name}
+    alerts = with_people(access.visible_alerts(who).filter(student=student, **of_app).open())
     strips = strips_of([student_id], until=now)
     bucket_s = bucket_s or bucket_for(since, until)
-    buckets = student_buckets(student_id, who=who, since=since, until=until, bucket_s=bucket_s)
+    buckets = student_buckets(
+        student_id,
+        who=who,
+        since=since,
+        until=until,
+        bucket_s=bucket_s,
+        app_name=app_name,
+        metric_type=metric_type,
+    )
     seen = presence_of([student_id], since=min(since, now - dt.timedelta(days=7)), until=now).get(student_id)
     return StudentPage(
         pupil=pupil,
@@ -55,9 +70,11 @@ def student_page(
         bucket_s=bucket_s,
         signals=tuple(in_order(signal_of(alert, {student_id: pupil}, strips) for alert in alerts)),
         buckets=tuple(buckets),
-        episodes=tuple(episodes_of(student_id, who=who, since=since, until=until)),
-        interventions=tuple(interventions_of(student_id, who=who, since=since, until=until)),
-        ratings=tuple(ratings_of(student_id, who=who, since=since, until=until)),
+        episodes=tuple(episodes_of(student_id, who=who, since=since, until=until, app_name=app_name)),
+        interventions=tuple(
+            interventions_of(student_id, who=who, since=since, until=until, app_name=app_name)
+        ),
+        ratings=tuple(ratings_of(student_id, who=who, since=since, until=until, app_name=app_name)),
         last_seen=seen.last_seen if seen else None,
         late_count=sum(bucket.late for bucket in buckets),
     )
@@ -98,11 +115,15 @@ def bucket_for(since: dt.datetime, until: dt.datetime) -> int:
     return next((length for length in NICE_S if length >= wanted), NICE_S[-1])
 
 
-def episodes_of(student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> list[Episode]:
+def episodes_of(
+    student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime, app_name: str | None = None
+) -> list[Episode]:
     """Episodes of the pupil that touch the stretch, oldest first."""
     events = access.visible_events(who).filter(
         student_id=student_id, detected_at__lt=until, detected_at__gte=since - dt.timedelta(days=1)
     )
+    if app_name is not None:
+        events = events.filter(app_name=app_name)
     found = [_episode(event) for event in events.order_by("detected_at", "id")[:ROWS_LIMIT]]
     return [one for one in found if one.ended_at is None or one.ended_at >= since]
 
@@ -122,7 +143,9 @@ def _episode(event: FrustrationEvent) -> Episode:
     )
 
 
-def interventions_of(student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> list[Help]:
+def interventions_of(
+    student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime, app_name: str | None = None
+) -> list[Help]:
     """What teachers did for the pupil in the stretch, newest first."""
     rows = (
         access.visible_interventions(who)
@@ -130,6 +153,8 @@ def interventions_of(student_id: str, *, who: Any, since: dt.datetime, until: dt
         .select_related("teacher")
         .order_by("-at", "-id")
     )
+    if app_name is not None:
+        rows = rows.filter(alert__app_name=app_name)
     return [help_of(row) for row in rows[:ROWS_LIMIT]]
 
 
@@ -158,13 +183,17 @@ def effect_of(row: Intervention) -> Effect | None:
     )
 
 
-def ratings_of(student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> list[Rating]:
+def ratings_of(
+    student_id: str, *, who: Any, since: dt.datetime, until: dt.datetime, app_name: str | None = None
+) -> list[Rating]:
     """The pupil's ratings in the stretch, newest first."""
     rows = (
         access.visible_ratings(who)
         .for_student(student_id)
         .filter(created_at__gte=since, created_at__lte=until)
     )
+    if app_name is not None:
+        rows = rows.filter(app_name=app_name)
     return [_rating(row) for row in rows[:ROWS_LIMIT]]
 
 
