@@ -196,6 +196,8 @@ def _write_alert(
         )
     else:
         if _comes_back(alert, told, now):
+            # What was asked before has been answered; only the new request is open.
+            HelpRequest.objects.filter(alert=alert, done_at=None).update(done_at=now)
             alert.state, alert.closed_at, alert.closed_by = AlertState.NEW, None, None
             alert.helping_at, alert.helping_by = None, None
         if "delay_s" in alert.details:
@@ -204,7 +206,7 @@ def _write_alert(
         alert.is_interrupting = alert.is_interrupting or told.interrupts
         alert.save()
     if episode.family == SignalFamily.HELP:
-        HelpRequest.objects.filter(pk__in=details["observations"]).update(alert=alert)
+        HelpRequest.objects.filter(pk__in=details["observations"], alert=None).update(alert=alert)
 
 
 def _comes_back(alert: TeacherDashboardAlert, told: Told, now: dt.datetime) -> bool:

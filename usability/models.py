@@ -531,6 +531,11 @@ class HelpRequest(models.Model):
         TeacherDashboardAlert, null=True, blank=True, on_delete=models.SET_NULL, related_name="help_requests"
     )
     requested_at = models.DateTimeField(default=timezone.now)
+    done_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="set when its alert comes back for another request: this one stays done",
+    )
 
     class Meta:
         indexes = [models.Index(fields=["requested_at"], name="help_request_by_age")]
@@ -541,6 +546,8 @@ class HelpRequest(models.Model):
     @property
     def state(self) -> str:
         """What the learner's page shows: sent, seen, coming or done."""
+        if self.done_at is not None:
+            return "done"
         if self.alert is None or self.alert.state == TeacherDashboardAlert.State.NEW:
             return "sent"
         if self.alert.state == TeacherDashboardAlert.State.ACKNOWLEDGED:

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from usability import selectors, services
 from usability.errors import Conflict, Invalid, NotFound
-from usability.models import AlertStep, Enrollment, Intervention, TeacherDashboardAlert
+from usability.models import AlertStep, Enrollment, FrustrationEvent, Intervention, TeacherDashboardAlert
 from usability.services.alerts import _RESTORED as RESTORED
 
 pytestmark = pytest.mark.usefixtures("days")
@@ -288,3 +288,32 @@ def test_two_pupils_change_places(room, alice):
 
     assert (plan["p0"], plan["p1"]) == ("B1", "A1")
     assert Enrollment.objects.get(student_id="p0").seat == "B1"
+
+
+def test_undo_leaves_closed_what_evidence_has_closed_since(alice, raised, now):
+    alert = raised()
+    services.acknowledge_alert(alert.pk, who=alice, now=now)
+    TeacherDashboardAlert.objects.filter(pk=alert.pk).update(state="resolved", closed_at=now + SECOND)
+
+    services.undo(alert.pk, who=alice, now=now + 2 * SECOND)
+
+    assert (stored(alert).state, stored(alert).closed_at) == ("resolved", now + SECOND)
+    assert stored(alert).acknowledged_at is None
+
+
+def test_undo_opens_no_alert_whose_episode_ended_meanwhile(alice, raised, now):
+    event = services.record_event(
+        student_id="p1",
+        app_name="fractions-lab",
+        event_type="accuracy",
+        severity="high",
+        details={},
+        detected_at=now - 60 * SECOND,
+    )
+    alert = raised(event=event)
+    services.dismiss_alert(alert.pk, who=alice, now=now)
+    FrustrationEvent.objects.filter(pk=event.pk).update(ended_at=now + SECOND)
+
+    services.undo(alert.pk, who=alice, now=now + 2 * SECOND)
+
+    assert (stored(alert).state, stored(alert).closed_at) == ("resolved", now + SECOND)

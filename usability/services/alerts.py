@@ -60,6 +60,10 @@ _RESTORED = (
 )
 
 
+_HOW_IT_ENDED = frozenset({"state", "closed_at", "closed_by_id"})
+CLOSING = frozenset({AlertVerb.HELPED, AlertVerb.DISMISS, AlertVerb.RESOLVE})
+
+
 def raise_alert(
     *,
     student_id: str | None,
@@ -349,8 +353,15 @@ def _snooze_pupil(alert: TeacherDashboardAlert, until: dt.datetime | None) -> No
 
 
 def _put_back(alert: TeacherDashboardAlert, step: AlertStep, seq: int) -> None:
+    """The alert as it was before the step; what evidence closed since stays closed."""
+    was_closed_since = not alert.is_open and step.verb not in CLOSING
     for name in _RESTORED:
-        setattr(alert, name, _parsed(name, step.before[name]))
+        if not (was_closed_since and name in _HOW_IT_ENDED):
+            setattr(alert, name, _parsed(name, step.before[name]))
+    ended_at = alert.event.ended_at if alert.event is not None else None
+    if alert.is_open and ended_at is not None and ended_at >= step.at:
+        # Detection found the alert closed and left it alone; nobody else would close it now.
+        alert.state, alert.closed_at, alert.closed_by = AlertState.RESOLVED, ended_at, None
     alert.seq = seq
     alert.save()
     if step.verb == AlertVerb.SNOOZE:
