@@ -88,7 +88,13 @@ def test_a_body_of_exactly_the_limit_is_accepted():
 
 @pytest.mark.parametrize(
     "raw",
-    [b"not gzip", gzip.compress(b"[1]", mtime=0)[:-4], gzip.compress(b"[1]", mtime=0) + b"more", zlib.compress(b"[1]"), b""],
+    [
+        b"not gzip",
+        gzip.compress(b"[1]", mtime=0)[:-4],
+        gzip.compress(b"[1]", mtime=0) + b"more",
+        zlib.compress(b"[1]"),
+        b"",
+    ],
 )
 def test_damaged_gzip_is_a_validation_error(raw):
     with pytest.raises(Problem) as caught:
