@@ -55,6 +55,7 @@ django.setup()
 ONE_WORKER_EACH = {"agent", "api", "browser", "coordination", "usability"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Folders whose tests share a running system go to one worker each: a second system would only slow both."""
     for item in items:
