@@ -72,11 +72,13 @@ class Cluster(CoordinationEndpoint):
         tag=TAG,
         summary="The cluster",
         answers={200: ClusterSerializer},
+        reads_coordination=True,
         operation_id="get_cluster",
     )
     def get(self, request: Request) -> Response:
         """Members, roles, lag."""
-        self.only()
+        self.only("consistency", "min_index")
+        self.read_index()
         status = services.cluster_status()
         return self.answer(ClusterSerializer(asdict(status)).data, revision=status.revision)
 
