@@ -9,6 +9,7 @@ checked on the way.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,8 +19,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from django.http import HttpResponse
 
 from gaia_site import cors, idempotency, throttling
+from gaia_site.background import in_database
 from gaia_site.bodies import LIMIT_BYTES, check_declared_size, check_text, inflate, too_large
 from gaia_site.keys import Principal, bearer, principal_of_async
 from gaia_site.problems import FieldError, Problem, from_exception, invalid, render, validation
@@ -56,14 +59,19 @@ class HotRequest:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @cached_property
+    def attempt(self) -> idempotency.Attempt | None:
+        """What its Idempotency-Key stands for; None where it has none."""
+        value = self.headers.get("idempotency-key")
+        key = idempotency.read_key({idempotency.HEADER: value} if value else {})
+        if key is None:
+            return None
+        digest = hashlib.sha256(self.body).digest()
+        return idempotency.Attempt(self.principal.subject, self.method, self.path[:600], key, digest)
+
+    @cached_property
     def command_id(self) -> bytes:
         """The id of the command this request stands for in the replicated log (16 bytes)."""
-        key = idempotency.read_key(
-            {idempotency.HEADER: value} if (value := self.headers.get("idempotency-key")) else {}
-        )
-        if key is None:
-            return idempotency.new_request_id()
-        return idempotency.request_id(self.principal.subject, self.method, self.path, key)
+        return self.attempt.request_id if self.attempt else idempotency.new_request_id()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +92,9 @@ class Route:
 
     `path` is a template with at most one `{name}`; `policy` the rate limit; `is_open_to_pages`: browsers of
     other origins may call it, and it takes its key as `?key=` as well (sendBeacon cannot set headers).
-    `yields_to_django`: a request with an Idempotency-Key, or a browser's login, goes to Django's view of the
-    same address, which keeps answers and checks CSRF. `may_wait`: it can take long, and is given up when the
-    client hangs up.
+    `yields_to_django`: a browser's login goes to Django's view of the same address, which checks CSRF.
+    `keeps_answers`: the first answer to an Idempotency-Key is kept, as Django's views keep it; False where the
+    handler knows repetitions itself. `may_wait`: it can take long, and is given up when the client hangs up.
     """
 
     method: str
@@ -96,6 +104,7 @@ class Route:
     policy: str = "hot"
     is_open_to_pages: bool = False
     yields_to_django: bool = True
+    keeps_answers: bool = True
     may_wait: bool = False
 
     @property
@@ -172,7 +181,9 @@ class Hot:
             request = HotRequest(
                 scope["method"], scope["path"].rstrip("/"), query, headers, body, principal, values
             )
-            work = route.handler(request)
+            work = (
+                _once(route, request) if route.keeps_answers and request.attempt else route.handler(request)
+            )
             answer = await (_unless_gone(work, receive) if route.may_wait else work)
         except ClientGone:
             return
@@ -181,6 +192,28 @@ class Hot:
             await _send_problem(send, problem, scope["path"], extra)
             return
         await _send(send, answer, extra)
+
+
+async def _once(route: Route, request: HotRequest) -> HotResponse:
+    """The first answer to this request's Idempotency-Key, made now or before."""
+    assert request.attempt is not None
+    begun = await idempotency.begin_async(request.attempt)
+    if isinstance(begun, HttpResponse):
+        return HotResponse(begun.status_code, begun.content, dict(begun.items()))
+    try:
+        answer = await route.handler(request)
+    except asyncio.CancelledError:
+        # Nobody hears the answer: the key is free, and its commands keep their ids in the log.
+        await asyncio.shield(in_database(idempotency.abandon, begun))
+        raise
+    except Exception as error:  # noqa: BLE001  the answer may be a refusal, which is kept as well
+        rendered = render(from_exception(error), request.path)
+        answer = HotResponse(rendered.status, rendered.body, rendered.headers)
+    answer = HotResponse(answer.status, _encoded(answer.body), answer.headers)
+    headers = {"Content-Type": "application/json"} | answer.headers
+    kept = HttpResponse(answer.body, status=answer.status, headers=headers)
+    await in_database(idempotency.finish, begun, kept)
+    return answer
 
 
 class ClientGone(Exception):
@@ -298,7 +331,7 @@ def _limited(receive: Receive) -> Receive:
 
 
 def _yields(route: Route, headers: Mapping[str, str]) -> bool:
-    return route.yields_to_django and ("idempotency-key" in headers or "authorization" not in headers)
+    return route.yields_to_django and "authorization" not in headers
 
 
 async def _preflight(route: Route, headers: Mapping[str, str]) -> HotResponse:
@@ -313,8 +346,12 @@ async def _send_problem(
     await _send(send, HotResponse(rendered.status, rendered.body, rendered.headers), extra)
 
 
+def _encoded(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else msgspec.json.encode(body)
+
+
 async def _send(send: Send, answer: HotResponse, extra: Mapping[str, str] | None = None) -> None:
-    body = answer.body if isinstance(answer.body, bytes) else msgspec.json.encode(answer.body)
+    body = _encoded(answer.body)
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"} if body else {}
     headers |= {**(extra or {}), **answer.headers, "Content-Length": str(len(body))}
     await send(

@@ -3,24 +3,34 @@
 The record is made before the work starts, so of two equal requests at once one works and the other waits.
 The id of the command in the replicated log is derived from the same key, so even a retry whose record was
 lost with its process is answered by the log with the first outcome.
+
+What became of a request while PostgreSQL was away is remembered by its process and written down by whoever
+asks next, so that the key does not look as if its first request still ran.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import re
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import IntegrityError, transaction
+from django.db import Error as DatabaseError
+from django.db import connection
 from django.http import HttpResponse
 from django.utils import timezone
 
+from gaia_site.background import in_database
 from gaia_site.models import IdempotencyRecord
 from gaia_site.problems import Problem, invalid
+
+log = logging.getLogger("gaia.api")
 
 HEADER = "Idempotency-Key"
 KEPT = timedelta(hours=24)
@@ -28,6 +38,8 @@ RUNNING_LIMIT = timedelta(seconds=60)
 """A request that has not answered for so long has died with its process; the next one takes over."""
 WAIT_S = 10.0
 POLL_S = 0.05
+POLL_MOST_S = 0.5
+UNWRITTEN_MOST = 1_000
 TIDY_EVERY_S = 600.0
 TIDY_MOST = 10_000
 KEPT_HEADERS = ("Content-Type", "Location", "X-Raft-Index", "ETag")
@@ -93,50 +105,111 @@ def begin(attempt: Attempt) -> Started | HttpResponse:
     Waits while another process answers the same key. Raises idempotency-mismatch for another body and
     overloaded where the other does not finish in time.
     """
-    give_up_at_s = time.monotonic() + WAIT_S
-    _tidy_when_due(timezone.now())
+    waiting = _Patience()
+    while (begun := _look(attempt)) is None:
+        time.sleep(waiting.next_pause_s())
+    return begun
+
+
+async def begin_async(attempt: Attempt) -> Started | HttpResponse:
+    """As `begin`, from an event loop."""
+    waiting = _Patience()
     while True:
-        now = timezone.now()
-        started = _insert(attempt, now)
-        if started is not None:
-            return started
-        record = _record(attempt)
-        if record is None:
-            continue
-        if record.started_at < now - KEPT or (
-            record.answered_at is None and record.started_at < now - RUNNING_LIMIT
-        ):
-            taken = _take_over(record, attempt, now)
-            if taken is not None:
-                return taken
-            continue
-        if bytes(record.body_digest) != attempt.body_digest:
-            raise Problem("idempotency-mismatch", f"{HEADER} {attempt.key!r} came before with another body.")
-        if record.answered_at is not None:
-            return _replay(record)
-        if time.monotonic() >= give_up_at_s:
+        begun = await in_database(_look, attempt)
+        if begun is not None:
+            return begun
+        await asyncio.sleep(waiting.next_pause_s())
+
+
+class _Patience:
+    """How long to wait for another request with the same key, a little longer each time."""
+
+    def __init__(self) -> None:
+        self._give_up_at_s = time.monotonic() + WAIT_S
+        self._pause_s = POLL_S / 2
+
+    def next_pause_s(self) -> float:
+        if time.monotonic() >= self._give_up_at_s:
             raise Problem("overloaded", f"The first request with this {HEADER} is still running.")
-        time.sleep(POLL_S)
+        self._pause_s = min(POLL_MOST_S, self._pause_s * 2)
+        return self._pause_s
+
+
+def _look(attempt: Attempt) -> Started | HttpResponse | None:
+    """Our start, the first answer, or None while another request with this key runs."""
+    now = timezone.now()
+    _tidy_when_due(now)
+    started = _insert(attempt, now)
+    if started is not None:
+        return started
+    record = _record(attempt)
+    if record is None:
+        return None
+    is_old = record.started_at < now - KEPT
+    if is_old or (record.answered_at is None and record.started_at < now - RUNNING_LIMIT):
+        return _take_over(record, attempt, now)
+    if bytes(record.body_digest) != attempt.body_digest:
+        raise Problem("idempotency-mismatch", f"{HEADER} {attempt.key!r} came before with another body.")
+    if record.answered_at is not None:
+        return _replay(record)
+    unwritten = _unwritten.get(record.pk)
+    if unwritten is not None and unwritten.started.started_at == record.started_at:
+        _write(unwritten)
+    return None
 
 
 def finish(started: Started, response: HttpResponse) -> None:
-    """Keeps the answer. Failures of ours and refusals before the work are not kept: a retry tries anew."""
+    """Keeps the answer. Failures of ours and refusals before the work are not kept: a retry tries anew.
+
+    Never fails: the work is done, and its answer must reach the client.
+    """
     if response.status_code >= 500 or response.status_code in UNKEPT_STATUSES:
         abandon(started)
         return
-    IdempotencyRecord.objects.filter(pk=started.record_id, started_at=started.started_at).update(
-        answered_at=timezone.now(),
-        status=response.status_code,
-        headers={name: response.headers[name] for name in KEPT_HEADERS if name in response.headers},
-        body=response.content,
-    )
+    headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    _settle(_Outcome(started, response.status_code, headers, response.content))
 
 
 def abandon(started: Started) -> None:
-    """Forgets that the work was started."""
-    IdempotencyRecord.objects.filter(
-        pk=started.record_id, started_at=started.started_at, answered_at=None
-    ).delete()
+    """Forgets that the work was started. Never fails, as `finish`."""
+    _settle(_Outcome(started, None, {}, b""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a started request: its answer, or a `status` of None where it is as if never asked."""
+
+    started: Started
+    status: int | None
+    headers: dict[str, str]
+    body: bytes
+
+
+_unwritten: OrderedDict[int, _Outcome] = OrderedDict()
+"""Outcomes by record that PostgreSQL was not there to take; the oldest go first."""
+
+
+def _settle(outcome: _Outcome) -> None:
+    try:
+        _write(outcome)
+    except DatabaseError as error:
+        log.warning("idempotency_record_waits", extra={"reason": type(error).__name__})
+        _unwritten[outcome.started.record_id] = outcome
+        while len(_unwritten) > UNWRITTEN_MOST:
+            _unwritten.popitem(last=False)
+
+
+def _write(outcome: _Outcome) -> None:
+    mine = IdempotencyRecord.objects.filter(
+        pk=outcome.started.record_id, started_at=outcome.started.started_at, answered_at=None
+    )
+    if outcome.status is None:
+        mine.delete()
+    else:
+        mine.update(
+            answered_at=timezone.now(), status=outcome.status, headers=outcome.headers, body=outcome.body
+        )
+    _unwritten.pop(outcome.started.record_id, None)
 
 
 def delete_old(now: datetime) -> int:
@@ -157,19 +230,16 @@ def _tidy_when_due(now: datetime) -> None:
 
 
 def _insert(attempt: Attempt, now: datetime) -> Started | None:
-    try:
-        with transaction.atomic():
-            record = IdempotencyRecord.objects.create(
-                caller=attempt.caller,
-                method=attempt.method,
-                path=attempt.path,
-                key=attempt.key,
-                body_digest=attempt.body_digest,
-                started_at=now,
-            )
-    except IntegrityError:
-        return None
-    return Started(record.pk, now)
+    """Our record; None where there is one. Not an error, so that repetitions fill no log of PostgreSQL."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO gaia_site_idempotencyrecord"
+            " (caller, method, path, key, body_digest, started_at, headers, body)"
+            " VALUES (%s, %s, %s, %s, %s, %s, '{}', '') ON CONFLICT DO NOTHING RETURNING id",
+            [attempt.caller, attempt.method, attempt.path, attempt.key, attempt.body_digest, now],
+        )
+        found = cursor.fetchone()
+    return Started(found[0], now) if found else None
 
 
 def _record(attempt: Attempt) -> IdempotencyRecord | None:

@@ -1,4 +1,4 @@
-"""Claims, completions and heartbeats in front of Django: the same bodies and answers as the views of the
+"""Claims, completions, heartbeats and locks in front of Django: the same bodies and answers as the views of the
 same addresses, decoded straight into typed records and folded into few commands to the node.
 """
 
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from coordination import services
+from coordination.api.locks import TTL_MOST_S, WAIT_MOST_S, check_key, shown
 from coordination.api.refusals import INDEX_HEADER, item, problem_of
 from coordination.api.sessions import heartbeat_answer, heartbeats_answer
 from coordination.api.tasks import claim_answer, completion_lines, task_change
@@ -87,6 +88,16 @@ class Heartbeats(Struct, forbid_unknown_fields=True):
     heartbeats: list[msgspec.Raw]
 
 
+class Acquire(Struct, forbid_unknown_fields=True):
+    """Who wants a lock, for how long, and how long they wait for it."""
+
+    owner_id: Annotated[str, Meta(min_length=1, max_length=255)]
+    ttl_s: Annotated[float, Meta(ge=0.001, le=TTL_MOST_S)]
+    wait_s: Annotated[float, Meta(ge=0, le=WAIT_MOST_S)] = 0.0
+    metadata: dict[str, Any] = {}
+
+
+_acquire = msgspec.json.Decoder(Acquire)
 _claim = msgspec.json.Decoder(Claim)
 _complete = msgspec.json.Decoder(Complete)
 _completion = msgspec.json.Decoder(Completion)
@@ -189,6 +200,24 @@ async def heartbeats(request: HotRequest) -> HotResponse:
     return _answer(answer, max((one.revision for one in done), default=0))
 
 
+@_translated
+async def acquire(request: HotRequest) -> HotResponse:
+    """`POST locks/{key}/acquire`: here because it may wait, and must leave the queue with its client."""
+    key = request.path_values["key"]
+    check_key(key)
+    wish = _decoded(request, _acquire)
+    held = await services.acquire_lock_async(
+        key,
+        wish.owner_id,
+        ttl_s=wish.ttl_s,
+        wait_s=wish.wait_s,
+        metadata=wish.metadata,
+        actor=request.principal.actor,
+        request_id=request.command_id,
+    )
+    return _answer(shown(held), held.revision)
+
+
 def routes() -> tuple[Route, ...]:
     """What is answered in front of Django."""
     base = "/api/v1"
@@ -198,6 +227,7 @@ def routes() -> tuple[Route, ...]:
         Route("POST", f"{base}/heartbeats", heartbeats, AGENTS),
         Route("POST", f"{base}/tasks/{{id}}/complete", complete, AGENTS),
         Route("POST", f"{base}/sessions/{{name}}/heartbeat", heartbeat, AGENTS),
+        Route("POST", f"{base}/locks/{{key}}/acquire", acquire, AGENTS, may_wait=True),
     )
 
 

@@ -173,7 +173,7 @@ class Acquire(CoordinationEndpoint):
             actor=self.caller.actor,
             request_id=self.command_id,
         )
-        return self.answer(_shown(held), revision=held.revision)
+        return self.answer(shown(held), revision=held.revision)
 
 
 class Renew(CoordinationEndpoint):
@@ -202,7 +202,7 @@ class Renew(CoordinationEndpoint):
             actor=self.caller.actor,
             request_id=self.command_id,
         )
-        return self.answer(_shown(held), revision=held.revision)
+        return self.answer(shown(held), revision=held.revision)
 
 
 class Release(CoordinationEndpoint):
@@ -235,7 +235,8 @@ def check_key(key: str) -> None:
         raise invalid(("path", "key"), "Up to 255 letters, digits and . _ : / @ + - are allowed.")
 
 
-def _shown(held: services.HeldLock) -> dict[str, Any]:
+def shown(held: services.HeldLock) -> dict[str, Any]:
+    """A lock as its holder is told of it."""
     return {
         "lock_key": held.lock_key,
         "owner_id": held.owner_id,

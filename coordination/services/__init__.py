@@ -28,7 +28,14 @@ from coordination.services.lessons import (
     delete_lesson,
     update_lesson,
 )
-from coordination.services.locks import HeldLock, acquire_lock, force_release_lock, release_lock, renew_lock
+from coordination.services.locks import (
+    HeldLock,
+    acquire_lock,
+    acquire_lock_async,
+    force_release_lock,
+    release_lock,
+    renew_lock,
+)
 from coordination.services.sessions import (
     Heartbeat,
     HeartbeatDone,
@@ -93,6 +100,7 @@ __all__ = [
     "SessionGrant",
     "TaskChange",
     "acquire_lock",
+    "acquire_lock_async",
     "archive_lesson",
     "cancel",
     "claim",

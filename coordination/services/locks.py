@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from coordination.log.client import async_node_client
 from coordination.machine import commands
 from coordination.machine.outcomes import LockAnswer
 from coordination.services.sessions import metadata_text
-from coordination.services.submitting import id_or_fresh, in_ms, submit_one
+from coordination.services.submitting import accepted, id_or_fresh, in_ms, submit_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,36 @@ def acquire_lock(
 
     Raises RejectedError `conflict` with `owner_id` and `expires_at` where somebody else holds it.
     """
-    command = commands.LockAcquire(
+    command = _acquire_command(lock_key, owner_id, ttl_s, wait_s, metadata, actor, request_id)
+    return _held(*submit_one(command, LockAnswer, wait_s=wait_s))
+
+
+async def acquire_lock_async(
+    lock_key: str,
+    owner_id: str,
+    *,
+    ttl_s: float,
+    actor: str,
+    wait_s: float = 0.0,
+    metadata: Mapping[str, Any] | None = None,
+    request_id: bytes = b"",
+) -> HeldLock:
+    """As `acquire_lock`, from an event loop; cancelled, it leaves the queue."""
+    command = _acquire_command(lock_key, owner_id, ttl_s, wait_s, metadata, actor, request_id)
+    (outcome,) = await async_node_client().submit([command], wait_s=wait_s)
+    return _held(*accepted(outcome, LockAnswer))
+
+
+def _acquire_command(
+    lock_key: str,
+    owner_id: str,
+    ttl_s: float,
+    wait_s: float,
+    metadata: Mapping[str, Any] | None,
+    actor: str,
+    request_id: bytes,
+) -> commands.LockAcquire:
+    return commands.LockAcquire(
         request_id=id_or_fresh(request_id),
         actor=actor,
         lock_key=lock_key,
@@ -46,7 +76,6 @@ def acquire_lock(
         wait_ms=round(wait_s * 1000),
         metadata=metadata_text(metadata or {}),
     )
-    return _held(*submit_one(command, LockAnswer, wait_s=wait_s))
 
 
 def renew_lock(

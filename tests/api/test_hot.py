@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -51,32 +52,73 @@ def test_a_hot_session_name_may_hold_slashes(site, name):
     assert (answer.status, encoded.status) == (200, 200)
 
 
-def test_a_claim_of_somebody_who_hung_up_takes_no_task(site, name):
-    session, kind = site.session(name("s")), name("t")
-    body = json.dumps(
-        {
-            "session_name": session["session_name"],
-            "lease_token": session["lease_token"],
-            "task_types": [kind],
-            "wait_s": 20,
-        }
-    ).encode()
+def hang_up(site, path, body, *, key=None):
+    """Ask for something that waits, and go away while it does."""
+    content = json.dumps(body).encode()
     head = (
-        f"POST /api/v1/tasks/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.secrets['agent']}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST /api/v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.secrets['agent']}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        + (f"Idempotency-Key: {key}\r\n" if key else "")
+        + "\r\n"
     ).encode()
     with socket.create_connection(("127.0.0.1", site.web.port), 5) as gone:
-        gone.sendall(head + body)
-        time.sleep(0.7)  # until the claim waits at the node; nothing outside shows that moment
+        gone.sendall(head + content)
+        time.sleep(0.7)  # until it waits at the node; nothing outside shows that moment
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_a_claim_of_somebody_who_hung_up_takes_no_task(site, name, has_key):
+    session, kind = site.session(name("s")), name("t")
+    body = {
+        "session_name": session["session_name"],
+        "lease_token": session["lease_token"],
+        "task_types": [kind],
+        "wait_s": 20,
+    }
+    key = name("key") if has_key else None
+    hang_up(site, "tasks/claim", body, key=key)
 
     made = site.task(kind)
 
-    def is_free():
-        seen = site.agent("GET", f"tasks/{made['id']}?consistency=linearizable").json()
-        return seen["status"] == "pending"
+    seen = site.agent("GET", f"tasks/{made['id']}?consistency=linearizable").json()
+    assert seen["status"] == "pending"
+    (again,) = site.agent("POST", "tasks/claim", body, key=key).json()["tasks"]
+    assert again["id"] == made["id"]
 
-    assert is_free()
-    assert site.claimed(session, kind)["id"] == made["id"]
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_a_lock_is_not_handed_to_somebody_who_hung_up(site, name, has_key):
+    path = f"locks/{name('lock')}"
+    held = site.agent("POST", f"{path}/acquire", {"owner_id": "first", "ttl_s": 60}).json()
+    body = {"owner_id": "gone", "ttl_s": 60, "wait_s": 20}
+    hang_up(site, f"{path}/acquire", body, key=name("key") if has_key else None)
+
+    proof = {"owner_id": "first", "fencing_token": held["fencing_token"]}
+    assert site.agent("POST", f"{path}/release", proof).status == 200
+
+    assert site.agent("GET", f"{path}?consistency=linearizable").status == 404
+    assert site.agent("POST", f"{path}/acquire", {"owner_id": "third", "ttl_s": 1}).status == 200
+
+
+def test_long_polls_with_keys_leave_the_database_to_others(site, name):
+    """Each held a connection while it waited: a dozen of them closed the API."""
+    session = site.session(name("s"))
+    body = {
+        "session_name": session["session_name"],
+        "lease_token": session["lease_token"],
+        "task_types": [name("none")],
+        "wait_s": 3,
+    }
+    with ThreadPoolExecutor(24) as pool:
+        polls = [pool.submit(site.agent, "POST", "tasks/claim", body, key=name("key")) for _ in range(24)]
+        time.sleep(0.7)  # until they wait
+        began_s = time.monotonic()
+        answer = site.admin("GET", "sessions?limit=1")
+        took_s = time.monotonic() - began_s
+        statuses = {poll.result().status for poll in polls}
+
+    assert (answer.status, statuses) == (200, {200})
+    assert took_s < 2
 
 
 @pytest.fixture

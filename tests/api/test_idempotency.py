@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError
+from django.http import HttpResponse
 from django.utils import timezone
 
 from gaia_site import idempotency
@@ -209,3 +211,37 @@ def test_what_nobody_can_ask_for_any_more_goes_by_itself(monkeypatch):
     begin(attempt(key="new"))
 
     assert set(IdempotencyRecord.objects.values_list("key", flat=True)) == {"new"}
+
+
+@pytest.mark.django_db
+def test_an_answer_that_postgresql_could_not_take_is_kept_by_whoever_asks_next(monkeypatch):
+    """The work is done: the client gets its answer, and the key does not look as if it still ran."""
+    started = begin(attempt())
+    write = idempotency._write
+
+    def away(outcome):
+        raise OperationalError("the connection is closed")
+
+    monkeypatch.setattr(idempotency, "_write", away)
+    finish(started, HttpResponse(b"done", status=201))
+    monkeypatch.setattr(idempotency, "_write", write)
+
+    answer = begin(attempt())
+
+    assert (answer.status_code, answer.content) == (201, b"done")
+    assert not idempotency._unwritten
+
+
+@pytest.mark.django_db
+def test_a_failure_while_postgresql_was_away_leaves_the_key_free(monkeypatch):
+    started = begin(attempt())
+    write = idempotency._write
+
+    def away(outcome):
+        raise OperationalError("the connection is closed")
+
+    monkeypatch.setattr(idempotency, "_write", away)
+    finish(started, response(Problem("overloaded")))
+    monkeypatch.setattr(idempotency, "_write", write)
+
+    assert isinstance(begin(attempt()), Started)

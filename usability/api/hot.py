@@ -12,8 +12,7 @@ from usability.ingest import endpoint
 def routes() -> tuple[Route, ...]:
     """Taking metrics in, while that part is switched on.
 
-    It keeps its own record of repetitions, in the transaction that stores the rows, so it never goes on to
-    Django for an Idempotency-Key.
+    It keeps its own record of repetitions, in the transaction that stores the rows.
     """
     if not settings.GAIA.usability_metrics_enabled:
         return ()
@@ -25,5 +24,6 @@ def routes() -> tuple[Route, ...]:
             scopes=(Scope.METRICS_WRITE,),
             is_open_to_pages=True,
             yields_to_django=False,
+            keeps_answers=False,
         ),
     )
