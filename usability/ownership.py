@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Renewed every second; a worker that has died is replaced four seconds after its last renewal.
 RENEW_EVERY_S = 1.0
+# Who holds nothing waits for somebody's time to pass, and may not be late.
+ASK_EVERY_S = 0.25
 LEASE = dt.timedelta(seconds=3.5)
 
 

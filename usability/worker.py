@@ -136,7 +136,7 @@ class Worker:
 
     def _step(self) -> bool:
         now = self._clock()
-        if self._is_due("_renewed_s", ownership.RENEW_EVERY_S):
+        if self._is_due("_renewed_s", ownership.RENEW_EVERY_S if self.held else ownership.ASK_EVERY_S):
             self._renew(now)
         rows = self._stream.read(now, block_ms=self._block_ms)
         self._sort(rows)

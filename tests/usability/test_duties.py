@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import subprocess
+import sys
 
 import pytest
 from django.utils import timezone
 from usability_lessons import APP, Lesson
 
-from usability import services
+from usability import ownership, services
 from usability.duties import Duties, upkeep
+from usability.management.commands import usability_worker
 from usability.models import (
     AppHealthCount,
     ClassroomMetricsSnapshot,
+    DetectionWorker,
     IngestBatch,
     Intervention,
+    StreamPartition,
     StudentAccess,
 )
 from usability.snapshots import window_before
@@ -76,3 +82,17 @@ def test_upkeep_drops_each_kind_of_row_when_its_time_is_over(db):
 
     assert [(now - one.at).days for one in StudentAccess.objects.all()] == [729]
     assert AppHealthCount.objects.get().hour > now - dt.timedelta(days=90)
+
+
+def test_what_a_dead_worker_of_this_machine_held_is_free_at_once(db):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    now = timezone.now()
+    names = [f"here-{ended.pid}", f"here-{os.getpid()}", "here-by-name", f"elsewhere-{ended.pid}"]
+    for name in names:
+        ownership.renew(name, (), now=now)
+
+    usability_worker._release_dead("here")
+
+    assert set(DetectionWorker.objects.values_list("name", flat=True)) == set(names[1:])
+    assert not StreamPartition.objects.filter(owner=names[0]).exists()

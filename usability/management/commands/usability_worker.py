@@ -15,7 +15,9 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from django.utils import timezone
 
+from usability import ownership
 from usability.duties import UPKEEP_EVERY, Duties, upkeep
+from usability.models import DetectionWorker
 from usability.worker import Worker
 
 log = logging.getLogger("gaia.detection")
@@ -42,7 +44,9 @@ class Command(BaseCommand):
             )
             _keep_up_days(stopping)
             return
-        name = options["name"] or f"{socket.gethostname()}-{os.getpid()}"
+        host = socket.gethostname()
+        name = options["name"] or f"{host}-{os.getpid()}"
+        _release_dead(host)
         worker = Worker(name, redis_url=settings.GAIA.redis_url, clock=timezone.now)
         duties = Duties(timezone.now())
         log.info("worker_started", extra={"worker": name})
@@ -50,6 +54,32 @@ class Command(BaseCommand):
             if not _turn(worker, duties, stopping):
                 stopping.wait(REST_S)
         _end(worker)
+
+
+def _release_dead(host: str) -> None:
+    """Let go what workers of this machine hold whose process has gone: nobody need wait for their time to pass.
+
+    A process that was taken for gone by mistake is fenced like any other, and takes its share again.
+    """
+    try:
+        for name in DetectionWorker.objects.filter(name__startswith=f"{host}-").values_list(
+            "name", flat=True
+        ):
+            number = name.removeprefix(f"{host}-")
+            if number.isdecimal() and not _runs(int(number)):
+                ownership.release(name)
+    except DatabaseError as error:
+        log.warning("dead_workers_not_released", extra={"error": type(error).__name__})
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _keep_up_days(stopping: threading.Event) -> None:
