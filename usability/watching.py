@@ -92,10 +92,14 @@ class Watch:
             try:
                 await self._poll()
                 failures = 0
-            except DatabaseError as error:
+            except Exception as error:
+                # Whatever it is: a watch that ended would leave its sockets open and deaf.
                 failures += 1
+                is_expected = isinstance(error, DatabaseError)
                 log.warning(
-                    "watch_without_database", extra={"error": type(error).__name__, "failures": failures}
+                    "watch_without_database" if is_expected else "watch_failed",
+                    extra={"error": type(error).__name__, "failures": failures},
+                    exc_info=None if is_expected else error,
                 )
                 if failures >= FAILURES_LIMIT:
                     await self._tell_all(lambda looker: looker.give_up())

@@ -12,6 +12,8 @@ from django.test import Client
 
 from usability import services, watching
 from usability.models import ClassroomTeacher
+from usability.selectors.signals import alerts_after
+from usability.selectors.watch import news_after
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -151,6 +153,39 @@ async def test_without_any_hint_the_poll_finds_what_is_new(room, raised, alices_
         message = await socket.next("alert")
 
     assert message["alert"]["id"] == str(alert.pk)
+
+
+async def test_a_poll_that_fails_for_whatever_reason_does_not_end_the_watch(
+    room, raised, alices_key, monkeypatch
+):
+    failing = iter([RuntimeError("not a matter of the database"), ValueError("nor this")])
+
+    def sometimes(*args):
+        error = next(failing, None)
+        if error is not None:
+            raise error
+        return news_after(*args)
+
+    monkeypatch.setattr(watching, "POLL_EVERY_S", 0.2)
+    monkeypatch.setattr(watching, "news_after", sometimes)
+    async with Socket(room.pk, alices_key) as socket:
+        await socket.next("hello")
+        alert = await in_thread(raised)
+        message = await socket.next("alert")
+
+    assert message["alert"]["id"] == str(alert.pk)
+    assert next(failing, None) is None
+
+
+async def test_more_than_one_page_missed_is_told_in_full(room, raised, alices_key, monkeypatch):
+    monkeypatch.setattr("usability.consumers.CHANGES_LIMIT", 2)
+    monkeypatch.setattr("usability.selectors.alerts_after", lambda *args: alerts_after(*args, limit=2))
+    alerts = [await in_thread(raised, f"p{number % 6}") for number in range(7)]
+    async with Socket(room.pk, alices_key, "?after=0") as socket:
+        await socket.next("hello")
+        messages = [await socket.next("alert") for _ in alerts]
+
+    assert [message["alert"]["id"] for message in messages] == [str(alert.pk) for alert in alerts]
 
 
 async def test_sockets_of_one_class_share_one_watch(room, alices_key, bob, secret_of):
