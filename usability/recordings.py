@@ -7,7 +7,9 @@ where a set has no problem ids. There are no time stamps. Files may be gzipped.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,7 +41,7 @@ class Sequence:
 
 def read_sequences(path: Path) -> Iterator[Sequence]:
     """The students of an attempt sequence file. Raises RecordingError at the first group that is malformed."""
-    with _open(path) as lines:
+    with _opened(path) as lines:
         number = 0
         while group := [line.rstrip("\r\n") for line in islice(lines, LINES_A_STUDENT)]:
             if not any(group):
@@ -50,7 +52,7 @@ def read_sequences(path: Path) -> Iterator[Sequence]:
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The metrics of an NDJSON file, in its order, blank lines left out."""
-    with _open(path) as lines:
+    with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _metric(line, number)
@@ -58,12 +60,21 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 def is_sequence_file(path: Path) -> bool:
     """Whether a file holds attempt sequences: its first line is no JSON object."""
-    with _open(path) as lines:
+    with _opened(path) as lines:
         return not lines.readline().lstrip().startswith("{")
 
 
 def _open(path: Path) -> TextIO:
     return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with _open(path) as lines:
+            yield lines
+    except (UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise RecordingError(f"expected a text in UTF-8, plain or gzipped whole: {error}") from error
 
 
 def _sequence(group: list[str], number: int) -> Sequence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gzip
 import json
 import threading
 import time
@@ -412,3 +413,20 @@ def test_the_command_imports_into_a_class():
 def test_the_command_says_what_is_wrong(arguments, words):
     with pytest.raises(CommandError, match=words):
         call_command("replay_metrics", OURS, *arguments)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".gz"])
+@pytest.mark.parametrize(
+    "command", [["replay_metrics"], ["replay_metrics", "--import"], ["evaluate_detectors"]]
+)
+def test_a_file_that_is_no_text_is_a_sentence_and_no_traceback(
+    tmp_path: Path, command: list[str], suffix: str
+) -> None:
+    path = tmp_path / f"picture{suffix}"
+    whole = gzip.compress(OURS.read_bytes())
+    # Not UTF-8, or gzip that was cut off.
+    path.write_bytes(whole[: len(whole) // 2])
+    more = ["--scores", str(tmp_path / "scores.csv")] if command == ["evaluate_detectors"] else []
+
+    with pytest.raises(CommandError, match="UTF-8"):
+        call_command(command[0], str(path), *command[1:], *more)
