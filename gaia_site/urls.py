@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from coordination.api import agent
 from gaia_site import health
@@ -12,9 +12,9 @@ from gaia_site import health
 admin.autodiscover()
 
 urlpatterns = [
-    path("healthz", health.healthz),
-    path("readyz", health.readyz),
-    path("metrics", health.metrics),
+    re_path(r"^healthz/?$", health.healthz),
+    re_path(r"^readyz/?$", health.readyz),
+    re_path(r"^metrics/?$", health.metrics),
     path("admin/", admin.site.urls),
     path("agent/gaia_agent.py", agent.download, name="agent-download"),
     path("api/", include("gaia_site.api.urls")),

@@ -45,8 +45,9 @@ def with_settings(settings: Any, **changes: Any) -> None:
     settings.GAIA = dataclasses.replace(settings.GAIA, **changes)
 
 
-def test_a_process_that_answers_is_healthy(client: Client) -> None:
-    answer = client.get("/healthz")
+@pytest.mark.parametrize("path", ["/healthz", "/healthz/"])
+def test_a_process_that_answers_is_healthy(client: Client, path: str) -> None:
+    answer = client.get(path)
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
