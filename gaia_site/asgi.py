@@ -19,7 +19,7 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 
 from coordination import consumers as coordination_consumers
-from gaia_site import hot
+from gaia_site import hot, web_server
 from gaia_site.drain import Drain
 from usability import consumers as usability_consumers
 
@@ -54,3 +54,4 @@ application = Drain(
     )
 )
 application.end_on_signals()
+web_server.arrange()

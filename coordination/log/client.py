@@ -30,7 +30,8 @@ PAUSE_S = 0.05
 CONNECTIONS_MAX = 64
 
 FOLD_COMMANDS_MAX = 2_000
-POSTS_IN_FLIGHT_MAX = 4
+POSTS_IN_FLIGHT_MAX = 2
+"""One is on its way while the next gathers: more would only mean smaller posts."""
 COMMANDS_WAITING_MAX = 20_000
 
 _REPEATABLE_WITHOUT_ID = (SessionHeartbeat,)
@@ -194,6 +195,34 @@ def _checked(status: int, body: bytes) -> bytes:
     raise OutcomeUnknown(f"the node answered {status}: {text}")
 
 
+_Unit = tuple[Sequence[AnyCommand], "asyncio.Future[Outcomes]"]
+
+
+class _Lane:
+    """Commands that wait for a post, and how many posts of this lane are on their way."""
+
+    def __init__(self, posts_max: int) -> None:
+        self.units: deque[_Unit] = deque()
+        self.posts_max = posts_max
+        self.posts = 0
+
+
+def _folded(waiting: deque[_Unit]) -> list[_Unit]:
+    """The units of the next post, taken from the front, at least one.
+
+    Units are folded only with their like, so one that may not be repeated spoils no other's retry.
+    """
+    units = [waiting.popleft()]
+    may_repeat = _may_repeat(units[0][0])
+    size = len(units[0][0])
+    while waiting and size + len(waiting[0][0]) <= FOLD_COMMANDS_MAX:
+        if _may_repeat(waiting[0][0]) is not may_repeat:
+            break
+        units.append(waiting.popleft())
+        size += len(units[-1][0])
+    return units
+
+
 class AsyncNodeClient:
     """The client of one event loop. Commands that arrive while posts are on their way share the next one."""
 
@@ -201,7 +230,7 @@ class AsyncNodeClient:
         self._nodes = _Nodes(urls)
         self._key = protocol.derive_key(secret)
         self._session: aiohttp.ClientSession | None = None
-        self._units: deque[tuple[Sequence[AnyCommand], asyncio.Future[Outcomes]]] = deque()
+        self._lanes = (_Lane(POSTS_IN_FLIGHT_MAX), _Lane(1))
         self._waiting = 0
         self._posts: set[asyncio.Task[None]] = set()
 
@@ -224,10 +253,12 @@ class AsyncNodeClient:
         if self._waiting + len(commands) > COMMANDS_WAITING_MAX:
             raise NotAvailable(f"{self._waiting} commands wait already")
         answer: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
-        self._units.append((commands, answer))
+        # A node gathers heartbeats for a while: other commands must not wait behind their post.
+        lane = self._lanes[all(isinstance(command, SessionHeartbeat) for command in commands)]
+        lane.units.append((commands, answer))
         self._waiting += len(commands)
         try:
-            self._start_posts()
+            self._start_post(lane)
             return await answer
         finally:
             self._waiting -= len(commands)
@@ -241,27 +272,22 @@ class AsyncNodeClient:
         answer = await self._ask("GET", "/read-index", b"", may_repeat=True, deadline_s=deadline_s)
         return protocol.decode_read_index(answer).revision
 
-    def _start_posts(self) -> None:
-        if self._units and len(self._posts) < POSTS_IN_FLIGHT_MAX:
-            post = asyncio.get_running_loop().create_task(self._post_waiting())
+    def _start_post(self, lane: "_Lane") -> None:
+        if lane.posts < lane.posts_max:
+            lane.posts += 1
+            post = asyncio.get_running_loop().create_task(self._post_waiting(lane))
             self._posts.add(post)
             post.add_done_callback(self._posts.discard)
 
-    async def _post_waiting(self) -> None:
-        await asyncio.sleep(0)  # let everything that is ready in this turn of the loop join
-        while self._units:
-            # Units are folded only with their like, so one that may not be repeated spoils no other's retry.
-            units = [self._units.popleft()]
-            may_repeat = _may_repeat(units[0][0])
-            size = len(units[0][0])
-            while self._units and size + len(self._units[0][0]) <= FOLD_COMMANDS_MAX:
-                if _may_repeat(self._units[0][0]) is not may_repeat:
-                    break
-                units.append(self._units.popleft())
-                size += len(units[-1][0])
-            await self._answer(units)
+    async def _post_waiting(self, lane: "_Lane") -> None:
+        try:
+            await asyncio.sleep(0)  # let everything that is ready in this turn of the loop join
+            while lane.units:
+                await self._answer(_folded(lane.units))
+        finally:
+            lane.posts -= 1
 
-    async def _answer(self, units: "list[tuple[Sequence[AnyCommand], asyncio.Future[Outcomes]]]") -> None:
+    async def _answer(self, units: "list[_Unit]") -> None:
         commands = [command for unit, _ in units for command in unit]
         try:
             outcomes = iter(await self._post(commands, wait_s=0.0, deadline_s=DEADLINE_S))

@@ -286,7 +286,7 @@ class ProjectDuty:
         return self._pace.rest_s(time.monotonic())
 
     def step(self) -> bool:
-        """One transaction; True where as many events wait as the next can hold. Database errors are raised after the connection closed."""
+        """One transaction; True where the next would be full. Database errors are raised after the connection closed."""
         status = self._status()
         meters.PROJECTION_BACKLOG.set(len(self._backlog))
         try:

@@ -196,7 +196,7 @@ class Node:
         self._start("schedule", schedule.step, lambda: self._pause(0.05))
         if has_database:
             self._start("feed", FeedDuty(member.status, self._submit).step, lambda: self._pause(FEED_PAUSE_S))
-            self._start("project", projection.step, lambda: backlog.wait(0.25))
+            self._start("project", projection.step, lambda: self._await_events(backlog, projection))
 
     def _start(self, name: str, step: Callable[[], bool], pause: Callable[[], object]) -> None:
         thread = threading.Thread(
@@ -226,6 +226,11 @@ class Node:
             self._fail(f"duty {name}", failure)
         finally:
             connections.close_all()
+
+    def _await_events(self, backlog: Backlog, projection: ProjectDuty) -> None:
+        backlog.wait(0.25)
+        if len(backlog):
+            self._pause(projection.rest_s())
 
     def _pause(self, seconds: float) -> None:
         self._stopping.wait(seconds)

@@ -1,6 +1,7 @@
 """Tasks: a row with the payload, a place in the machine's queue, and claims with fencing tokens."""
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -478,7 +479,12 @@ def _payloads(task_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Any] | None:
     if not task_ids:
         return {}
     try:
-        return dict(DistributedTask.objects.filter(pk__in=task_ids).values_list("id", "task_data"))
+        with connection.cursor() as cursor:  # building the query by the ORM would cost more than running it
+            cursor.execute(
+                "SELECT id, task_data FROM coordination_distributedtask WHERE id = ANY(%s::uuid[])",
+                [list(task_ids)],
+            )
+            return {task_id: json.loads(payload) for task_id, payload in cursor.fetchall()}
     except DatabaseError:
         connection.close()
         return None
