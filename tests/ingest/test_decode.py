@@ -350,3 +350,13 @@ def test_a_line_no_reader_can_take_in_is_refused_alone() -> None:
 def test_a_body_of_brackets_alone_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         judged(body)
+
+
+@pytest.mark.parametrize("value", [0.5, 2, 1e-9, 0.999])
+def test_an_answer_is_right_or_wrong_and_nothing_between(value: float) -> None:
+    decoded = judged(
+        [good(metric_type="answer", metric_value=1)] * 2 + [good(metric_type="answer", metric_value=value)]
+    )
+
+    assert len(decoded.metrics) == 2
+    assert decoded.rejected[0].loc == ("body", 2, "metric_value")

@@ -59,6 +59,7 @@ METRIC_TYPES = frozenset(
         "error_click",
     }
 )
+RIGHT_OR_WRONG = (1.0, 0.0)
 CLICK_TYPES = frozenset({"dead_click", "rage_click", "error_click"})
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -452,7 +453,8 @@ def _plain_test(rules: Rules) -> Callable[[Metric], bool]:
             and (not bound_app or metric.app_name == bound_app)
             and (not bound_student or metric.student_id == bound_student)
             and metric.metric_type in METRIC_TYPES
-            and 0 <= metric.metric_value <= (1 if metric.metric_type == "answer" else NUMBER_LIMIT)
+            and 0 <= metric.metric_value <= NUMBER_LIMIT
+            and (metric.metric_type != "answer" or metric.metric_value in RIGHT_OR_WRONG)
             and (metric.session_id is None or metric.session_id in sessions)
             and (
                 metadata is None
@@ -506,7 +508,7 @@ def _wrong_value(metric: Metric, rules: Rules) -> Wrong | None:
     if metric.metric_type in METRIC_TYPES:
         if not 0 <= value <= NUMBER_LIMIT:
             return ("metric_value",), "expected a number from 0", "bad_value"
-        if metric.metric_type == "answer" and value > 1:
+        if metric.metric_type == "answer" and value not in RIGHT_OR_WRONG:
             return ("metric_value",), "expected 1 (right) or 0 (wrong)", "bad_value"
         return None
     if not is_id(metric.metric_type, TYPE_LIMIT) or metric.metric_type not in rules.own_types(
