@@ -3,6 +3,8 @@
 import pytest
 from django.urls import reverse
 
+from usability.models import StudentAccess
+
 pytestmark = pytest.mark.django_db
 
 
@@ -81,3 +83,17 @@ def test_the_live_page_asks_the_database_a_fixed_number_of_times(
 ):
     with django_assert_max_num_queries(25):
         as_alice.get(reverse("portal:live", args=[classroom.pk]))
+
+
+def test_a_look_at_a_pupil_is_recorded_and_the_page_says_so(as_alice, alice, classroom):
+    page = as_alice.get(reverse("portal:student", args=[classroom.pk, "s-0"])).content.decode()
+
+    assert "Views of this page are recorded" in page
+    look = StudentAccess.objects.get()
+    assert (look.user, look.student_id, look.action) == (alice, "s-0", "view_timeline")
+
+
+def test_a_look_that_was_refused_is_no_look(as_charlie, classroom):
+    as_charlie.get(reverse("portal:student", args=[classroom.pk, "s-0"]))
+
+    assert not StudentAccess.objects.exists()

@@ -217,6 +217,7 @@ def student(request: HttpRequest, classroom_id: UUID, student_id: str) -> HttpRe
     page = selectors.student_page(student_id, who=request.user, since=now - span.length, until=now, now=now)
     if classroom_id not in page.classroom_ids:
         raise Http404(student_id)
+    services.record_look(request.user, student_id=student_id, action="view_timeline")
     context = {
         "classroom": classroom,
         "page": page,
