@@ -285,8 +285,7 @@ class Supervisor:
         except BlockingIOError:
             return False
         if not content:
-            self._selector.unregister(stream)
-            stream.close()
+            self._close_output(child, stream)
             return False
         child.unfinished += content
         *lines, rest = child.unfinished.split(b"\n")
@@ -304,8 +303,13 @@ class Supervisor:
             return
         while self._read(child):
             pass
+        if not stream.closed:
+            self._close_output(child, stream)
+
+    def _close_output(self, child: _Child, stream: IO[bytes]) -> None:
+        """Nothing more is read; a last line without an end is still passed on."""
         if child.unfinished:
             self._log.write(child.part.name, child.unfinished.decode(errors="replace").rstrip())
-        if not stream.closed:
-            self._selector.unregister(stream)
-            stream.close()
+            child.unfinished = bytearray()
+        self._selector.unregister(stream)
+        stream.close()
