@@ -27,7 +27,6 @@ from usability.services.class_settings import (
     set_seats,
 )
 from usability.services.events import acknowledge_event, record_event, resolve_event
-from usability.services.help_requests import create_help_request
 from usability.services.looks import record_look, record_looks
 from usability.services.metrics import record_metrics
 from usability.services.ratings import SessionToken, issue_session_token, record_rating
@@ -37,7 +36,6 @@ __all__ = [
     "SessionToken",
     "acknowledge_alert",
     "acknowledge_event",
-    "create_help_request",
     "dismiss_alert",
     "expire_alerts",
     "helped",
