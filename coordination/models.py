@@ -372,6 +372,7 @@ class ClaudeSession(Stamped, Windowed):
     objects = ClaudeSessionQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "session"
         constraints = (
             _one_of("tier", Tier, "session_tier_known"),
             _one_of("provider", Provider, "session_provider_known"),
@@ -554,6 +555,7 @@ class DistributedTask(Stamped):
     objects = DistributedTaskQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "task"
         constraints = (
             _one_of("status", TaskStatus, "task_status_known"),
             models.CheckConstraint(
@@ -633,6 +635,7 @@ class TaskAttempt(Stamped):
     error = models.TextField(blank=True, default="", db_default="")
 
     class Meta:
+        verbose_name = "attempt"
         ordering = ("task", "claim_token")
         constraints = (
             models.UniqueConstraint(fields=("task", "claim_token"), name="attempt_once_a_token"),
@@ -690,6 +693,7 @@ class DistributedLock(models.Model):
     objects = DistributedLockQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "lock"
         constraints = (
             models.CheckConstraint(
                 condition=~Q(lock_key="") & ~Q(owner_id=""), name="lock_has_key_and_owner"
@@ -776,6 +780,8 @@ class SessionAffinity(Stamped, Windowed):
     objects = SessionAffinityQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "affinity"
+        verbose_name_plural = "affinities"
         constraints = (
             models.UniqueConstraint(
                 fields=("session", "lesson"), nulls_distinct=False, name="affinity_once_a_lesson"
@@ -845,6 +851,8 @@ class ProjectionState(models.Model):
     updated_at = models.DateTimeField(auto_now=True, db_default=Now())
 
     class Meta:
+        verbose_name = "cluster"
+        verbose_name_plural = "cluster"
         constraints = (models.CheckConstraint(condition=Q(id=1), name="projection_state_is_one_row"),)
 
     def __str__(self) -> str:

@@ -14,6 +14,11 @@ from django.utils import timezone
 from gaia_site.keys import issue_key, revoke_key
 from gaia_site.models import ApiKey, Scope
 
+admin.site.site_title = "GAIA admin"
+admin.site.index_title = "What needs you now"
+# The index and the tabs lead everywhere; a list needs the width for its columns.
+admin.site.enable_nav_sidebar = False
+
 
 class NewKeyForm(forms.ModelForm):
     """The fields of a new key."""

@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from coordination.api import agent
-from gaia_site import health
+from gaia_site import health, needs_now
 
 admin.autodiscover()
 
@@ -15,6 +15,7 @@ urlpatterns = [
     re_path(r"^healthz/?$", health.healthz),
     re_path(r"^readyz/?$", health.readyz),
     re_path(r"^metrics/?$", health.metrics),
+    path("admin/needs-now/", admin.site.admin_view(needs_now.fragment), name="needs-now"),
     path("admin/", admin.site.urls),
     path("agent/gaia_agent.py", agent.download, name="agent-download"),
     path("api/", include("gaia_site.api.urls")),

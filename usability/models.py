@@ -247,6 +247,7 @@ class UsabilityMetric(models.Model):
     objects = querysets.UsabilityMetricQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "metric"
         db_table = "usability_metrics"
 
     def __str__(self) -> str:
@@ -265,6 +266,8 @@ class IngestBatch(models.Model):
     received_at = models.DateTimeField(default=timezone.now, db_default=Now())
 
     class Meta:
+        verbose_name = "ingest batch"
+        verbose_name_plural = "ingest batches"
         constraints = [models.UniqueConstraint(fields=["scope", "batch_id"], name="batch_stored_once")]
         indexes = [models.Index(fields=["received_at"], name="batch_by_age")]
 
@@ -371,6 +374,7 @@ class FrustrationEvent(Stamped):
     objects = querysets.FrustrationEventQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "struggle signal"
         db_table = "frustration_events"
         constraints = [
             models.UniqueConstraint(
@@ -463,6 +467,7 @@ class TeacherDashboardAlert(Stamped):
     objects = querysets.TeacherDashboardAlertQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "alert"
         db_table = "teacher_dashboard_alerts"
         constraints = [
             models.UniqueConstraint(fields=["classroom", "seq"], name="one_alert_a_seq"),
@@ -608,6 +613,7 @@ class ClassroomMetricsSnapshot(Stamped):
     objects = querysets.ClassroomMetricsSnapshotQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "class snapshot"
         db_table = "classroom_metrics_snapshots"
         constraints = [
             models.UniqueConstraint(
@@ -744,6 +750,8 @@ class StudentAccess(models.Model):
     action = models.CharField(max_length=50, help_text="view_timeline, view_metrics, export, erase …")
 
     class Meta:
+        verbose_name = "look at a pupil"
+        verbose_name_plural = "looks at pupils"
         indexes = [
             models.Index(fields=["student_id", "-at"], name="access_of_student"),
             models.Index(fields=["user", "-at"], name="access_by_user"),

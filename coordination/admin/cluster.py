@@ -6,6 +6,7 @@ have a key of two columns, which Django's lists cannot show; their page is our o
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -52,7 +53,7 @@ class ClusterAdmin(Window):
             "opts": self.opts,
             "title": "Cluster",
             "status": status,
-            "sentence": _sentence(status),
+            "sentence": sentence_of(status),
             "members": [(member, badge(member.role)) for member in status.members] if status else [],
             "projected": ProjectionState.objects.first(),
             "may_operate": self.has_operate_permission(request),
@@ -89,7 +90,7 @@ class ClusterAdmin(Window):
             "opts": self.opts,
             "title": "Audit log",
             "asked": asked,
-            "events": found,
+            "events": [(event, _data(event.data)) for event in found],
             "older": found[-1].raft_index if len(found) == EVENTS_SHOWN else None,
             "watermark": selectors.projected_revision(),
         }
@@ -100,7 +101,16 @@ class ClusterAdmin(Window):
             raise PermissionDenied
 
 
-def _sentence(status: services.ClusterStatus | None) -> str:
+def _data(data: dict[str, Any]) -> str:
+    """The facts of an event in a line: names and values, the empty ones left out."""
+    facts = {name: value for name, value in data.items() if value not in (None, "", [], {})}
+    return " · ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in facts.items()
+    )
+
+
+def sentence_of(status: services.ClusterStatus | None) -> str:
     """Healthy or not, and how many failures are left."""
     if status is None:
         return "No node answers: nothing can be registered, claimed or completed."

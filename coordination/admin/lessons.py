@@ -17,6 +17,7 @@ from coordination.models import Lesson, Project, SessionAffinity
 class LessonAdmin(Window):
     """Lessons and how far they are."""
 
+    change_list_template = "admin/coordination/list.html"
     list_display = ("title", "project", "state", "priority", "progress", "failed", "created_at")
     list_filter = ("status", "project", "created_at")
     list_select_related = ("project",)

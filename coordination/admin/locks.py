@@ -17,6 +17,7 @@ from coordination.models import DistributedLock
 class LockAdmin(Window):
     """Who holds what, and until when."""
 
+    change_list_template = "admin/coordination/list.html"
     list_display = ("lock_key", "owner_id", "ends", "fencing_token", "renewed_count", "acquired_at")
     search_fields = ("lock_key", "owner_id")
     search_help_text = "Key or owner."

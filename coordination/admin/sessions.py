@@ -102,8 +102,7 @@ class SessionAdmin(Window):
         "session_name",
         "state",
         "health",
-        "tier",
-        "provider",
+        "kind",
         "load_now",
         "lease",
         "failures",
@@ -139,7 +138,9 @@ class SessionAdmin(Window):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The list under its counters."""
-        return super().changelist_view(request, {**self._overview(request), **(extra_context or {})})
+        return super().changelist_view(
+            request, {"title": "Fleet", **self._overview(request), **(extra_context or {})}
+        )
 
     def _overview(self, request: HttpRequest) -> dict[str, Any]:
         status = request.GET.get("status__exact")
@@ -159,6 +160,11 @@ class SessionAdmin(Window):
     def health(self, session: ClaudeSession) -> SafeString:
         """The health as a badge."""
         return badge(session.health_status)
+
+    @admin.display(description="tier, provider", ordering="tier")
+    def kind(self, session: ClaudeSession) -> str:
+        """Which kind of agent it is."""
+        return f"{session.get_tier_display()}, {session.get_provider_display()}"
 
     @admin.display(description="load", ordering="current_task_count")
     def load_now(self, session: ClaudeSession) -> SafeString:

@@ -18,6 +18,9 @@ from coordination.admin.window import Window, actor_of, badge
 from coordination.errors import NotAvailable, NotFound
 from coordination.models import DistributedTask, TaskAttempt
 
+KEY_SHOWN = 40
+"""Characters of a key in the list."""
+
 
 class AttemptInline(admin.TabularInline):
     """The history of a task."""
@@ -49,8 +52,9 @@ class AttemptInline(admin.TabularInline):
 class TaskAdmin(Window):
     """Tasks, newest first."""
 
+    change_list_template = "admin/coordination/list.html"
     list_display = (
-        "idempotency_key",
+        "name",
         "task_type",
         "state",
         "priority",
@@ -82,6 +86,12 @@ class TaskAdmin(Window):
             return queryset.filter(pk=UUID(search_term.strip())), False
         except ValueError:
             return super().get_search_results(request, queryset, search_term)
+
+    @admin.display(description="key", ordering="idempotency_key")
+    def name(self, task: DistributedTask) -> str:
+        """The key, its beginning left out where it is long: the end tells tasks apart."""
+        key = task.idempotency_key
+        return key if len(key) <= KEY_SHOWN else f"…{key[-KEY_SHOWN:]}"
 
     @admin.display(description="status", ordering="status")
     def state(self, task: DistributedTask) -> SafeString:
@@ -123,7 +133,7 @@ class TaskAdmin(Window):
             "state": badge(task.status),
             "explained": explained,
             "facts": _facts(explained or {}),
-            "tables": _tables(explained or {}),
+            "candidates": _candidates(explained or {}),
         }
         return TemplateResponse(request, "admin/coordination/explain.html", context)
 
@@ -154,25 +164,33 @@ class TaskAdmin(Window):
         return None
 
 
-def _facts(explained: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The single values of an explanation."""
+def _facts(explained: dict[str, Any]) -> list[tuple[str, str]]:
+    """What an explanation says of the task itself, in words."""
+    if not explained:
+        return []
+    obstacles = [_words(reason) for reason in explained["obstacles"]]
+    facts = [
+        ("Status", _words(explained["status"])),
+        ("Waits for", f"{explained['waited_ms'] / 1000:.1f} s"),
+        ("In its way", ", ".join(obstacles) or "nothing of its own"),
+    ]
+    return facts + ([("With", explained["session_name"])] if explained["session_name"] else [])
+
+
+def _candidates(explained: dict[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
+    """The sessions that were considered, best first: name, finding, and the score with its parts from 0 to 1."""
     return [
-        (name.replace("_", " "), value)
-        for name, value in explained.items()
-        if not isinstance(value, dict | list) and value not in ("", None)
+        (
+            one["session_name"],
+            ", ".join(_words(reason) for reason in one["reasons"]) or "suits",
+            {part: f"{value / 1000:.2f}" for part, value in (one["score"] or {}).items()},
+        )
+        for one in explained.get("candidates", ())
     ]
 
 
-def _tables(explained: dict[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:
-    """The lists of an explanation as tables: title, columns, rows."""
-    tables = []
-    for name, value in explained.items():
-        rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-        if rows:
-            columns = list(dict.fromkeys(column for row in rows for column in row))
-            shown = [[row.get(column, "") for column in columns] for row in rows]
-            tables.append((name.replace("_", " "), [column.replace("_", " ") for column in columns], shown))
-    return tables
+def _words(reason: str) -> str:
+    return reason.replace("_", " ")
 
 
 @admin.register(TaskAttempt)
