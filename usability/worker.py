@@ -27,7 +27,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from usability import decisions, ownership
 from usability.detection import classroom as room_fold
-from usability.ingest.rows import SETTLE, rows_of_students
+from usability.ingest.rows import SETTLE, rows_of_class
 from usability.ingest.stream import StreamRow, observation_of
 from usability.models import Classroom, DetectionWorker, RoomCheckpoint
 from usability.ownership import Fenced, Holding
@@ -373,14 +373,14 @@ def _stored_rows(
     """What was received since of the pupils of a class, as stored; the newest where there is too much."""
     profiles = (policy.profile, *policy.app_profiles.values())
     oldest_s = min(max(profile.late_s for profile in profiles), int(OLDEST_THAT_COUNTS.total_seconds()))
-    found = rows_of_students(
+    return rows_of_class(
+        classroom_id,
         sorted(policy.roster),
-        since=since - dt.timedelta(seconds=oldest_s),
-        until=now + TIMESTAMP_AFTER_RECEIPT,
+        received_since=since,
+        event_since=since - dt.timedelta(seconds=oldest_s),
+        event_until=now + TIMESTAMP_AFTER_RECEIPT,
+        limit=REBUILD_ROWS,
     )
-    since_ms, place = to_ms(since), classroom_id.bytes
-    rows = [row for row in found if row.classroom_id == place and row.received_ms >= since_ms]
-    return sorted(rows, key=lambda row: row.id)[-REBUILD_ROWS:]
 
 
 def _classroom_ids() -> list[uuid.UUID]:

@@ -77,6 +77,34 @@ def rows_of_students(
             yield from map(_stream_row, page)
 
 
+def rows_of_class(
+    classroom_id: uuid.UUID,
+    student_ids: Collection[str],
+    *,
+    received_since: dt.datetime,
+    event_since: dt.datetime,
+    event_until: dt.datetime,
+    limit: int,
+) -> list[StreamRow]:
+    """The newest `limit` rows of a class received since then, in the order of receipt, with event times between.
+
+    An id is a UUIDv7, so its first 48 bits are the receipt in unix milliseconds: the least id of a moment bounds
+    the search, and no row of the long stretch of event times before it leaves the database.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM usability_metrics"  # noqa: S608 - constants alone
+            ' WHERE student_id = ANY(%s) AND "timestamp" >= %s AND "timestamp" < %s'
+            " AND classroom_id = %s AND id >= %s ORDER BY id DESC LIMIT %s",
+            [list(student_ids), event_since, event_until, classroom_id, _least_id(received_since), limit],
+        )
+        return [_stream_row(row) for row in reversed(cursor.fetchall())]
+
+
+def _least_id(moment: dt.datetime) -> uuid.UUID:
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
 def ids_received(*, since: dt.datetime, until: dt.datetime, at_oldest: dt.datetime) -> list[uuid.UUID]:
     """The ids of rows received in [`since`, `until`] whose event time is not before `at_oldest`."""
     with connection.cursor() as cursor:
