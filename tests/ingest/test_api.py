@@ -220,6 +220,14 @@ def test_the_list_of_alerts_is_a_look_at_those_in_it(world: World) -> None:
 # ---------------------------------------------------------------- what comes back
 
 
+def test_the_four_views_of_a_learner_take_the_same_parameters(world: World) -> None:
+    asked = "app_name=typing&metric_type=answer&bucket_s=3600"
+    for view in ("metrics", "frustration", "ratings", "timeline"):
+        assert world.rosa("GET", f"students/ada/{view}?{asked}").status_code == 200, view
+        assert world.rosa("GET", f"students/ada/{view}?bucket_s=0").status_code == 400, view
+        assert world.rosa("GET", f"students/ada/{view}?colour=red").status_code == 400, view
+
+
 def test_an_unknown_student_is_not_found_rather_than_calm(world: World) -> None:
     for view in ("metrics", "frustration", "ratings", "timeline"):
         assert world.rosa("GET", f"students/nobody-of-that-name/{view}").status_code == 404

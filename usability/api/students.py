@@ -104,16 +104,18 @@ class StudentFrustration(StudentEndpoint):
     @describes(
         tag=TAG,
         summary="A learner's struggle signals",
-        about="Newest first. `last_metric_at` is when the learner was last heard of at all.",
+        about="Newest first. `last_metric_at` is when the learner was last heard of at all. `metric_type` and "
+        "`bucket_s` are the same as on the learner's other pages and narrow nothing here.",
         answers={200: StudentFrustrationSerializer},
-        parameters=[SINCE, UNTIL, APP_NAME, *LIST_PARAMETERS],
+        parameters=[SINCE, UNTIL, APP_NAME, METRIC_TYPE, BUCKET_S, *LIST_PARAMETERS],
         errors=(404,),
         operation_id="list_student_frustration",
     )
     def get(self, request: Request, student_id: str) -> Response:
         """One page."""
-        self.only("since", "until", "app_name", "limit", "cursor", "ordering")
+        self.only("since", "until", "app_name", "metric_type", "bucket_s", "limit", "cursor", "ordering")
         since, until = self.span(RATINGS_SPAN)
+        self.number("bucket_s", least=1, most=86_400)
         self.student(student_id, "view_frustration")
         rows = access.visible_events(self.caller).filter(student_id=student_id, detected_at__lt=until)
         rows = rows.filter(detected_at__gte=since)
@@ -136,15 +138,18 @@ class StudentRatings(StudentEndpoint):
     @describes(
         tag=TAG,
         summary="A learner's ratings",
+        about="Newest first. `metric_type` and `bucket_s` are the same as on the learner's other pages and narrow "
+        "nothing here.",
         answers={200: RatingPage},
-        parameters=[SINCE, UNTIL, APP_NAME, *LIST_PARAMETERS],
+        parameters=[SINCE, UNTIL, APP_NAME, METRIC_TYPE, BUCKET_S, *LIST_PARAMETERS],
         errors=(404,),
         operation_id="list_student_ratings",
     )
     def get(self, request: Request, student_id: str) -> Response:
         """One page, newest first."""
-        self.only("since", "until", "app_name", "limit", "cursor", "ordering")
+        self.only("since", "until", "app_name", "metric_type", "bucket_s", "limit", "cursor", "ordering")
         since, until = self.span(RATINGS_SPAN)
+        self.number("bucket_s", least=1, most=86_400)
         self.student(student_id, "view_ratings")
         rows = access.visible_ratings(self.caller).filter(student_id=student_id)
         rows = rows.filter(created_at__gte=since, created_at__lt=until)
