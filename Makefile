@@ -18,7 +18,8 @@ run: venv
 test: venv
 	@sh .ci/browser
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report= $(TESTS)
-	@$(BIN)/python -m coverage report
+	@$(BIN)/python -m coverage report --fail-under=85
+	@$(BIN)/python -m coverage report --fail-under=98 --include='coordination/machine/*,usability/detection/*'
 
 bench: venv
 	@$(BIN)/python -m bench
