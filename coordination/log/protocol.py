@@ -4,7 +4,6 @@ A request carries `Authorization: GAIA <unix ms>.<hex hmac-sha256>` over method,
 a key derived from CLUSTER_SECRET. A body is looked at only after its signature has been checked.
 """
 
-import hashlib
 import hmac
 from typing import Any
 
@@ -48,7 +47,7 @@ def is_signed(key: bytes, header: str, method: str, path: str, body: bytes, now_
 
 def _mac(key: bytes, method: str, path: str, body: bytes, at_ms: int) -> str:
     message = b"\n".join((method.encode(), path.encode(), str(at_ms).encode(), body))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    return hmac.digest(key, message, "sha256").hex()
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True):
