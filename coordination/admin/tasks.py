@@ -64,10 +64,10 @@ class TaskAdmin(Window):
         "created_at",
         "why",
     )
-    list_filter = ("status", "task_type", "created_at", "lesson")
+    list_filter = ("status", "task_type", "created_at", "lesson__project")
     list_select_related = ("claimed_by", "lesson")
-    search_fields = ("idempotency_key", "claimed_by__session_name", "id__exact")
-    search_help_text = "Key, id, or name of the claiming session."
+    search_fields = ("idempotency_key", "claimed_by__session_name", "lesson__title", "id__exact")
+    search_help_text = "Key, id, lesson, or name of the claiming session."
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-id")
     actions = ("requeue", "cancel")
