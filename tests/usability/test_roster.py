@@ -448,6 +448,32 @@ def test_a_delta_that_deletes_a_user_ends_every_place_of_it(run: Any) -> None:
     assert "S-001" not in {student_id for _, student_id in places()}
 
 
+def test_a_pupil_who_is_deleted_takes_no_class_from_an_account_of_the_same_username(run: Any) -> None:
+    run(zipped(edited("users", "x11", "ms.novak")))
+    users = "sourcedId,status,dateLastModified,username,givenName,familyName\n"
+
+    run(zipped({"users": f"{users}u1,tobedeleted,{NOW},ms.novak,,\n"}, "delta"))
+
+    assert ("c1", "ms.novak", "lead") in teachers()
+
+
+def test_a_teacher_who_is_disabled_sees_no_class_any_more(run: Any) -> None:
+    run(zipped(BULK))
+
+    run(zipped(edited("users", "true,ms.novak", "false,ms.novak")))
+
+    assert teachers() == {("c1", "mr.aide", "assistant")}
+
+
+def test_a_bulk_file_that_cannot_tell_who_teaches_takes_nobody_away(run: Any) -> None:
+    run(zipped(BULK))
+
+    run(zipped({"enrollments": BULK["enrollments"]}))
+
+    assert len(teachers()) == 2
+    assert len(places()) == 3
+
+
 def test_orphans_are_told_with_their_line_and_the_rest_is_imported(run: Any) -> None:
     more = "o1x,,,c9,o1,u1,student,,,\no2x,,,c1,o1,u9,student,,,\no3x,,,c1,o1,t9,teacher,,,\n"
 

@@ -471,8 +471,8 @@ class _Planner:
 
     def _teachers(self, rows: list[Enrolled]) -> None:
         users = self.roster.users.rows
-        aides = {user for user, role in self._roles() if role == "aide"}
-        aides -= {user for user, role in self._roles() if role == "teacher"}
+        roles = self._roles()
+        aides = {user for user, role in roles if role == "aide" and (user, "teacher") not in roles}
         wanted: dict[tuple[str, str], TeacherRow] = {}
         issues: list[Issue] = []
         accounts: dict[str, User] = {}
@@ -534,9 +534,15 @@ class _Planner:
 
     def _leaving(self) -> set[tuple[str | None, str]]:
         """Who leaves which class by name: (class, username); no class is all of them."""
+        # A pupil may have the username of an account that a person was given by hand.
+        roles = self._roles()
+        pupils = set(
+            Student.objects.filter(sourced_id__in=self.roster.users.rows).values_list("sourced_id", flat=True)
+        )
         leaving: set[tuple[str | None, str]] = set()
         for user in self.roster.users.rows.values():
-            if user.username and (user.is_deleted or not user.is_enabled):
+            is_pupil = (user.sourced_id, "student") in roles or user.sourced_id in pupils
+            if user.username and not is_pupil and (user.is_deleted or not user.is_enabled):
                 leaving.add((None, user.username))
         for row in self.roster.enrollments.rows.values():
             is_over = row.is_deleted or _is_past(row.end_date, self.today)
