@@ -37,7 +37,11 @@ async def one_round(http: aiohttp.ClientSession, url: str, demo: dict[str, Any])
                 message = json.loads((await socket.receive(timeout=30)).data)
                 found = json.dumps(message)
                 for student_id, at in sent.items():
-                    if message["type"].startswith("alert") and student_id not in took and f'"{student_id}"' in found:
+                    if (
+                        message["type"].startswith("alert")
+                        and student_id not in took
+                        and f'"{student_id}"' in found
+                    ):
                         took[student_id] = time.perf_counter() - at
 
         listening = asyncio.create_task(listen())
