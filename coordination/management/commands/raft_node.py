@@ -1,5 +1,6 @@
 """`manage.py raft_node`: one node of the coordination cluster, configured by the environment."""
 
+import gc
 import sys
 from typing import Any
 
@@ -17,7 +18,9 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the node."""
+        """Run the node. What is loaded by now is kept from the collector, whose pauses would hold the log."""
+        gc.collect()
+        gc.freeze()
         try:
             code = run_node(settings.GAIA)
         except NotAMember as error:
