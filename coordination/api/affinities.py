@@ -16,7 +16,6 @@ from coordination.api.sessions import check_lesson
 from coordination.models import SessionAffinity
 from gaia_site.api.endpoint import StrictSerializer
 from gaia_site.pagination import filtered, page
-from gaia_site.problems import invalid
 from gaia_site.schema import describes, list_parameters, page_of
 
 TAG = "affinities"
@@ -107,7 +106,8 @@ class Affinities(CoordinationEndpoint):
     @describes(
         tag=TAG,
         summary="Set the affinity of a session for a lesson",
-        about="A pair that has one already is changed.",
+        about="A pair that has one already is changed. Without a lesson it is for any work, and counts where the"
+        " session has no affinity for the task's lesson.",
         request=NewAffinitySerializer,
         answers={201: SavedAffinitySerializer},
         errors=(404,),
@@ -117,13 +117,17 @@ class Affinities(CoordinationEndpoint):
         """The affinity."""
         self.only()
         wish = self.body(NewAffinitySerializer)
-        if not wish.get("lesson_id"):
-            raise invalid(("body", "lesson_id"), "Name the lesson the session suits.")
-        check_lesson(wish["lesson_id"])
-        shown = {"time_window_start": None, "time_window_end": None, "affinity_score": 1.0} | wish
+        if wish.get("lesson_id"):
+            check_lesson(wish["lesson_id"])
+        shown = {
+            "lesson_id": None,
+            "time_window_start": None,
+            "time_window_end": None,
+            "affinity_score": 1.0,
+        } | wish
         affinity_id, revision = services.set_affinity(
             wish["session_name"],
-            wish["lesson_id"],
+            shown["lesson_id"],
             shown["affinity_score"],
             actor=self.caller.actor,
             time_window_start=shown["time_window_start"],

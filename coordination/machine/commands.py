@@ -300,7 +300,10 @@ class LockWaitCancel(Command, frozen=True, array_like=True, kw_only=True, tag=53
 
 
 class AffinitySet(Command, frozen=True, array_like=True, kw_only=True, tag=60):
-    """Insert or change the affinity of a session for a lesson. `score_milli` 0 to 1000."""
+    """Insert or change the affinity of a session for a lesson. `score_milli` 0 to 1000.
+
+    An empty `lesson_id`: for any work, where the session has no affinity for its lesson.
+    """
 
     affinity_id: str
     session_name: str

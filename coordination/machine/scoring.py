@@ -127,8 +127,12 @@ def affinity_now(affinity: Affinity, clock_ms: int, policy: Policy) -> int:
 
 
 def affinity_for(state: State, session: Session, lesson_id: str) -> int:
-    """The affinity that counts now: 0 without one, or outside its time window."""
-    affinity = state.affinities.get(session.session_id, {}).get(lesson_id)
+    """The affinity that counts now: that for the lesson, else that for any work ("").
+
+    0 without one, or outside its time window.
+    """
+    rows = state.affinities.get(session.session_id, {})
+    affinity = rows.get(lesson_id) or rows.get("")
     if affinity is None:
         return 0
     window = TimeWindow(start_ms=affinity.window_start_ms, end_ms=affinity.window_end_ms)
@@ -145,7 +149,7 @@ def reliability(session: Session) -> int:
 def score(state: State, session: Session, task: Task) -> Score:
     """How well an able session suits a task."""
     lesson_id = task.spec.lesson_id
-    affinity = affinity_for(state, session, lesson_id) if lesson_id else 0
+    affinity = affinity_for(state, session, lesson_id)
     same_lesson = 1000 if lesson_id and session.lesson_id == lesson_id else 0
     free = session.max_concurrent_tasks - session.current_task_count
     capacity = 1000 * free // session.max_concurrent_tasks
@@ -165,11 +169,15 @@ def score(state: State, session: Session, task: Task) -> Score:
 
 
 def bonuses(state: State, session: Session) -> dict[str, int]:
-    """By lesson, how much longer its tasks seem to have waited to this session, in milliseconds."""
+    """By lesson, how much longer its tasks seem to have waited to this session, in milliseconds.
+
+    An affinity for any work prefers no task to another, so it is not among them.
+    """
     policy = state.policy
     found = {
         lesson_id: affinity_for(state, session, lesson_id) * policy.affinity_bonus_ms // 1000
         for lesson_id in state.affinities.get(session.session_id, ())
+        if lesson_id
     }
     if session.lesson_id:
         found[session.lesson_id] = found.get(session.lesson_id, 0) + policy.lesson_bonus_ms

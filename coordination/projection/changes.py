@@ -475,7 +475,7 @@ def _lock_freed(changes: Changes, event: e.LockReleased | e.LockExpired, recorde
 
 
 def _affinity_changed(changes: Changes, event: e.AffinityEvent, recorded: Recorded) -> None:
-    if is_uuid(event.lesson_id):
+    if _has_row(event):
         changes.affinities[event.session_name, event.lesson_id] = _affinity(
             event, event.session_name, _wall(recorded, event.last_used_ms)
         )
@@ -486,7 +486,7 @@ def _affinity(affinity: "e.AffinityEvent | Affinity", session_name: str, last_us
     return {
         "id": uuid_or_none(affinity.affinity_id) or made_id,
         "session_id": session_name,
-        "lesson_id": affinity.lesson_id,
+        "lesson_id": affinity.lesson_id or None,
         "affinity_score": min(1000, max(0, affinity.score_milli)) / 1000,
         "time_window_start": affinity.window_start_ms or None,
         "time_window_end": affinity.window_end_ms or None,
@@ -495,8 +495,13 @@ def _affinity(affinity: "e.AffinityEvent | Affinity", session_name: str, last_us
 
 
 def _affinity_deleted(changes: Changes, event: e.AffinityDeleted, recorded: Recorded) -> None:
-    if is_uuid(event.lesson_id):
+    if _has_row(event):
         changes.affinities[event.session_name, event.lesson_id] = None
+
+
+def _has_row(affinity: "e.AffinityEvent | e.AffinityDeleted | Affinity") -> bool:
+    """Whether it can be a row: one for any work, or for a lesson whose id a row can have."""
+    return not affinity.lesson_id or is_uuid(affinity.lesson_id)
 
 
 _FOLD: dict[type, Any] = {
@@ -569,7 +574,7 @@ def changes_of(state: State) -> Changes:
     for session_id, rows in state.affinities.items():
         name = state.sessions[session_id].session_name
         for affinity in rows.values():
-            if is_uuid(affinity.lesson_id):
+            if _has_row(affinity):
                 changes.affinities[name, affinity.lesson_id] = _affinity(
                     affinity, name, wall_ms(state, affinity.last_used_ms)
                 )

@@ -162,7 +162,7 @@ def _write(cursor: CursorWrapper, changes: Changes) -> None:
 _TASK_EXISTS = "EXISTS (SELECT 1 FROM coordination_distributedtask t WHERE t.id = v.task_id)"
 _BOTH_EXIST = (
     "EXISTS (SELECT 1 FROM coordination_claudesession s WHERE s.session_name = v.session_id)"
-    " AND EXISTS (SELECT 1 FROM coordination_lesson l WHERE l.id = v.lesson_id)"
+    " AND (v.lesson_id IS NULL OR EXISTS (SELECT 1 FROM coordination_lesson l WHERE l.id = v.lesson_id))"
 )
 
 
@@ -192,10 +192,21 @@ def _write_affinities(cursor: CursorWrapper, changes: Changes) -> None:
     gone = [
         {"session_id": session_name, "lesson_id": lesson_id}
         for (session_name, lesson_id), patch in changes.affinities.items()
-        if patch is None
+        if patch is None and lesson_id
+    ]
+    gone_for_any_work = [
+        session_name
+        for (session_name, lesson_id), patch in changes.affinities.items()
+        if patch is None and not lesson_id
     ]
     set_rows = [patch for patch in changes.affinities.values() if patch is not None]
     tables.delete(cursor, tables.AFFINITIES, gone)
+    if gone_for_any_work:
+        cursor.execute(
+            "DELETE FROM coordination_sessionaffinity AS a USING coordination_claudesession AS s"
+            " WHERE s.id = a.session_id AND a.lesson_id IS NULL AND s.session_name = ANY(%s::text[])",
+            [gone_for_any_work],
+        )
     tables.upsert(cursor, tables.AFFINITIES, set_rows, only_if=_BOTH_EXIST)
 
 
@@ -375,7 +386,7 @@ def _drop_unknown_locks_and_affinities(cursor: CursorWrapper, state: State, *, i
         "DELETE FROM coordination_sessionaffinity AS a USING coordination_claudesession AS s"
         " WHERE s.id = a.session_id AND s.session_name = ANY(%s::text[])"
         " AND NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::text[]) AS v (session_name, lesson_id)"
-        " WHERE v.session_name = s.session_name AND v.lesson_id = a.lesson_id::text)",
+        " WHERE v.session_name = s.session_name AND v.lesson_id = coalesce(a.lesson_id::text, ''))",
         [
             [session.session_name for session in state.sessions.values()],
             [session_name for session_name, _ in pairs],

@@ -12,7 +12,7 @@ from coordination.services.submitting import id_or_fresh, submit_one, unix_ms
 
 def set_affinity(
     session_name: str,
-    lesson_id: uuid.UUID,
+    lesson_id: uuid.UUID | None,
     affinity_score: float = 1.0,
     *,
     actor: str,
@@ -20,7 +20,10 @@ def set_affinity(
     time_window_end: datetime | None = None,
     request_id: bytes = b"",
 ) -> tuple[uuid.UUID, int]:
-    """Insert the affinity of a session for a lesson, or change the one there is: its id and the revision."""
+    """Insert the affinity of a session for a lesson, or change the one there is: its id and the revision.
+
+    Without a lesson it is for any work, where the session has no affinity for its lesson.
+    """
     if not 0.0 <= affinity_score <= 1.0:
         raise InvalidError("affinity_score", "must be 0 to 1")
     if time_window_start and time_window_end and time_window_start >= time_window_end:
@@ -32,7 +35,7 @@ def set_affinity(
         actor=actor,
         affinity_id=str(affinity_id),
         session_name=session_name,
-        lesson_id=str(lesson_id),
+        lesson_id=str(lesson_id or ""),
         score_milli=round(affinity_score * 1000),
         window_start_ms=unix_ms(time_window_start),
         window_end_ms=unix_ms(time_window_end),
@@ -77,7 +80,7 @@ def delete_affinity(affinity_id: uuid.UUID, *, actor: str, request_id: bytes = b
         request_id=id_or_fresh(request_id),
         actor=actor,
         session_name=row.session.session_name,
-        lesson_id=str(row.lesson_id),
+        lesson_id=str(row.lesson_id or ""),
     )
     return submit_one(command, Done)[1]
 

@@ -582,6 +582,20 @@ def test_an_affinity_lives(site, name):
     is_problem(site.agent("GET", f"{address}?min_index={gone.index}"), 404, "not-found")
 
 
+def test_an_affinity_may_be_for_any_work(site, name):
+    session = site.session(name("s"))
+    body = {"session_name": session["session_name"], "affinity_score": 0.4}
+
+    made = site.agent("POST", "affinities", body)
+    assert (made.status, made.json()["lesson_id"]) == (201, None), made.body
+    address = f"affinities/{made.json()['id']}"
+    seen = site.agent("GET", f"{address}?consistency=linearizable")
+    assert (seen.json()["lesson_id"], seen.json()["affinity_score"]) == (None, 0.4), seen.body
+    gone = site.agent("DELETE", address)
+    assert gone.status == 204
+    is_problem(site.agent("GET", f"{address}?min_index={gone.index}"), 404, "not-found")
+
+
 # Cluster, events, consistency
 
 

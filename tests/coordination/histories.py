@@ -205,9 +205,9 @@ def _end_session(history: History, a: int, b: int) -> None:
 
 
 def _affinity(history: History, a: int, b: int) -> None:
-    name, lesson_id = NAMES[a % 3], LESSONS[b % 3]
+    name, lesson_id = NAMES[a % 3], [*LESSONS, ""][b % 4]
     if b == 4:
-        history.wish(AffinityDelete(session_name=name, lesson_id=LESSONS[a % 3]))
+        history.wish(AffinityDelete(session_name=name, lesson_id=[*LESSONS, ""][a % 4]))
     else:
         history.wish(
             AffinitySet(

@@ -556,7 +556,8 @@ def test_other_commands_check_their_values_too():
         commands.TaskRenew(task_id="t", claim_token=grant.claim_token, note="x" * 256),
         commands.LockRenew(lock_key="k", owner_id="o", fencing_token=held, ttl_ms=-1),
         commands.LessonArchive(lesson_id=""),
-        commands.AffinitySet(affinity_id="", session_name="ann", lesson_id=""),
+        commands.LessonDelete(lesson_id=""),
+        commands.AffinitySet(affinity_id="", session_name="ann", lesson_id="L" * 1_000),
         commands.RevisionRaise(revision=2**63),
     ):
         assert wishes.ask(wish).code is RejectionCode.VALIDATION, wish

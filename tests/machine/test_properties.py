@@ -315,13 +315,13 @@ class Histories(RuleBasedStateMachine):
     def delete_lesson(self, lesson):
         self.wish(commands.LessonDelete(lesson_id=lesson))
 
-    @rule(name=names, lesson=lessons, score=st.integers(-1, 1001))
+    @rule(name=names, lesson=lessons | st.just(""), score=st.integers(-1, 1001))
     def set_affinity(self, name, lesson, score):
         self.wish(
             commands.AffinitySet(affinity_id="", session_name=name, lesson_id=lesson, score_milli=score)
         )
 
-    @rule(name=names, lesson=lessons)
+    @rule(name=names, lesson=lessons | st.just(""))
     def delete_affinity(self, name, lesson):
         self.wish(commands.AffinityDelete(session_name=name, lesson_id=lesson))
 

@@ -84,6 +84,34 @@ def test_affinity_counts_only_while_its_window_is_open():
     assert (now, scoring.affinity_for(wishes.machine.state, session, "L")) == (1_000, 0)
 
 
+def test_an_affinity_for_any_work_counts_where_there_is_none_for_the_lesson():
+    wishes = Wishes()
+    wishes.register("ann")
+    session = wishes.machine.state.sessions["id-ann"]
+    wishes.ask(AffinitySet(affinity_id="a", session_name="ann", lesson_id="", score_milli=600))
+    wishes.ask(AffinitySet(affinity_id="b", session_name="ann", lesson_id="L", score_milli=100))
+
+    counts = [scoring.affinity_for(wishes.machine.state, session, lesson) for lesson in ("L", "M", "")]
+
+    assert counts == [100, 600, 600]
+
+
+def test_an_affinity_for_any_work_sends_a_task_to_its_session_and_is_never_learned_away():
+    wishes = Wishes(max_affinities=1)
+    for name in ("ann", "ben"):
+        wishes.register(name, accepts_push=True, max_concurrent_tasks=4)
+    wishes.ask(AffinitySet(affinity_id="a", session_name="ben", lesson_id=""))
+    for number, lesson in enumerate(["", "L"]):
+        wishes.enqueue(f"t{number}", lesson_id=lesson)
+        wishes.ask(TaskAssign(task_id=f"t{number}"))
+
+    assert [wishes.machine.state.tasks[f"t{number}"].claim.session_name for number in (0, 1)] == [
+        "ben",
+        "ben",
+    ]
+    assert list(wishes.machine.state.affinities["id-ben"]) == [""]
+
+
 def test_a_session_takes_the_lesson_it_knows_before_others_that_wait_as_long():
     wishes = Wishes()
     token = wishes.register("ann")

@@ -100,14 +100,18 @@ def use_affinity(
 ) -> Consequences:
     """Mark that a session works in a lesson, and learn from a result: True completed, False failed.
 
-    A first assignment makes the affinity; beyond the bound the one used longest ago goes.
+    A first assignment makes the affinity; beyond the bound the one used longest ago goes, but never the one
+    for any work, which somebody set.
     """
     if not lesson_id:
         return
     rows = state.affinities.get(session.session_id, {})
     known = rows.get(lesson_id)
     if known is None and len(rows) >= state.policy.max_affinities:
-        oldest = min(rows.values(), key=lambda row: (row.last_used_ms, row.lesson_id))
+        learned_rows = [row for row in rows.values() if row.lesson_id]
+        if not learned_rows:
+            return
+        oldest = min(learned_rows, key=lambda row: (row.last_used_ms, row.lesson_id))
         yield AffinityDeleted(
             affinity_id=oldest.affinity_id,
             session_id=session.session_id,

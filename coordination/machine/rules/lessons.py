@@ -26,6 +26,8 @@ def archive(state: State, command: LessonArchive) -> Decision:
 
 def delete(state: State, command: LessonDelete) -> Decision:
     """Forget a lesson. One that never had a task, session or affinity is as good as forgotten."""
+    if not is_id(command.lesson_id):
+        return invalid(f"lesson_id must be 1 to {MAX_ID} characters")
     is_known = (
         command.lesson_id in state.lessons
         or any(session.lesson_id == command.lesson_id for session in state.sessions.values())
@@ -37,12 +39,12 @@ def delete(state: State, command: LessonDelete) -> Decision:
 
 
 def set_affinity(state: State, command: AffinitySet) -> Decision:
-    """Insert or change an affinity by hand."""
+    """Insert or change an affinity by hand; without a lesson it is for any work."""
     session = state.session_named(command.session_name)
     if session is None:
         return no_session(command.session_name)
-    if not is_id(command.lesson_id) or len(command.affinity_id) > MAX_ID:
-        return invalid(f"lesson_id must be 1 to {MAX_ID} characters, affinity_id at most as many")
+    if len(command.lesson_id) > MAX_ID or len(command.affinity_id) > MAX_ID:
+        return invalid(f"lesson_id and affinity_id are at most {MAX_ID} characters")
     if not 0 <= command.score_milli <= 1000:
         return invalid("affinity_score must be 0 to 1")
     start_ms, end_ms = command.window_start_ms, command.window_end_ms
@@ -73,7 +75,8 @@ def delete_affinity(state: State, command: AffinityDelete) -> Decision:
     affinity = state.affinities.get(session.session_id, {}).get(command.lesson_id)
     if affinity is None:
         return Refusal(
-            RejectionCode.NOT_FOUND, f"{command.session_name} has no affinity for {command.lesson_id}"
+            RejectionCode.NOT_FOUND,
+            f"{command.session_name} has no affinity for {command.lesson_id or 'any work'}",
         )
     yield AffinityDeleted(
         affinity_id=affinity.affinity_id,
