@@ -75,3 +75,21 @@ class InterventionKind(TextChoices):
     PAIRED = "paired"
     TECHNICAL = "technical"
     OTHER = "other"
+
+
+class ProfileState(TextChoices):
+    """What a version of a detector profile is for."""
+
+    DRAFT = "draft", "draft"
+    SHADOW = "shadow", "in shadow"
+    ACTIVE = "active", "active"
+    RETIRED = "retired", "retired"
+
+
+class RunState(TextChoices):
+    """How far a back-test is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"

@@ -26,6 +26,8 @@ from usability.kinds import (
     EventSeverity,
     HealthMeasure,
     InterventionKind,
+    ProfileState,
+    RunState,
     TeacherRole,
 )
 
@@ -590,6 +592,37 @@ class Intervention(Stamped):
         return f"{self.kind} at {self.at:%Y-%m-%d %H:%M}"
 
 
+class UnhelpedMoment(models.Model):
+    """How it went on with a pupil whose episode had lasted `after_s` seconds and whom nobody came to help.
+
+    The yardstick of effects: the same measure over the same lengths of time as around a teacher's help. `good` of
+    `n` before and after; `good` may be a fraction where the measure is a mean share.
+    """
+
+    event = models.ForeignKey(FrustrationEvent, on_delete=models.CASCADE, related_name="unhelped_moments")
+    classroom = models.ForeignKey(
+        Classroom, on_delete=models.CASCADE, related_name="unhelped_moments", db_index=False
+    )
+    family = models.CharField(max_length=50)
+    severity = models.CharField(max_length=10)
+    after_s = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    measure = models.CharField(max_length=30)
+    before_good = models.FloatField()
+    before_n = models.PositiveIntegerField()
+    after_good = models.FloatField()
+    after_n = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["event", "after_s"], name="unhelped_measured_once"),
+        ]
+        indexes = [models.Index(fields=["classroom", "family", "-at"], name="unhelped_of_classroom")]
+
+    def __str__(self) -> str:
+        return f"{self.family} after {self.after_s} s without help"
+
+
 class ClassroomMetricsSnapshot(Stamped):
     """One classroom and app in one window of time. A rate or mean of nothing is empty, not 0."""
 
@@ -635,7 +668,12 @@ class ClassroomMetricsSnapshot(Stamped):
 
 
 class DetectorProfile(Stamped):
-    """Versioned parameters of detection. The most specific active one holds: classroom, app, neither."""
+    """Versioned parameters of detection. The most specific active one holds: classroom, app, neither.
+
+    A draft does nothing. One in shadow is replayed over what comes in and alerts nobody (`ShadowCount`).
+    """
+
+    State = ProfileState
 
     app_name = models.CharField(max_length=50, blank=True, default="", help_text="empty: every app")
     classroom = models.ForeignKey(
@@ -647,7 +685,9 @@ class DetectorProfile(Stamped):
         help_text="empty: every one",
     )
     version = models.PositiveIntegerField(default=1)
-    is_active = models.BooleanField(default=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.ACTIVE)
+    state_at = models.DateTimeField(default=timezone.now, help_text="since when it has been in this state")
+    state_by = models.ForeignKey(USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     parameters = models.JSONField(default=dict, blank=True, help_text="{detector: {parameter: value}}")
     alerts_per_10_min = models.FloatField(default=1.0, help_text="the alert budget, sustained")
     alert_burst = models.PositiveSmallIntegerField(default=3, help_text="the alert budget, at once")
@@ -656,6 +696,7 @@ class DetectorProfile(Stamped):
         blank=True,
         help_text='[{"days": [1..7], "from": "12:00", "until": "13:00"}], school\'s zone',
     )
+    note = models.CharField(max_length=200, blank=True, default="", help_text="why this version was made")
     created_by = models.ForeignKey(USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
 
     class Meta:
@@ -666,10 +707,17 @@ class DetectorProfile(Stamped):
             ),
             models.UniqueConstraint(
                 fields=["app_name", "classroom"],
-                condition=Q(is_active=True),
+                condition=Q(state="active"),
                 nulls_distinct=False,
-                name="one_active_profile",
+                name="profile_active_once",
             ),
+            models.UniqueConstraint(
+                fields=["app_name", "classroom"],
+                condition=Q(state="shadow"),
+                nulls_distinct=False,
+                name="profile_shadow_once",
+            ),
+            _one_of("state", ProfileState, "profile_state_known"),
             models.CheckConstraint(
                 condition=Q(alerts_per_10_min__gte=0) & Q(alert_burst__gte=0),
                 name="profile_budget_not_negative",
@@ -677,7 +725,67 @@ class DetectorProfile(Stamped):
         ]
 
     def __str__(self) -> str:
-        return f"{self.app_name or 'every app'} v{self.version}"
+        where = self.classroom.name if self.classroom_id else "every class"
+        return f"{self.app_name or 'every app'}, {where}, version {self.version}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether detection goes by it."""
+        return self.state == ProfileState.ACTIVE
+
+
+class ShadowCount(models.Model):
+    """How many alerts a profile in shadow would have raised in one class and stretch of time, and how many were."""
+
+    profile = models.ForeignKey(DetectorProfile, on_delete=models.CASCADE, related_name="shadow_counts")
+    classroom = models.ForeignKey(
+        Classroom, on_delete=models.CASCADE, related_name="shadow_counts", db_index=False
+    )
+    window_start = models.DateTimeField()
+    window_end = models.DateTimeField()
+    raised = models.PositiveIntegerField(help_text="by the profile in shadow")
+    interrupting = models.PositiveIntegerField(help_text="of those, how many would have interrupted")
+    present_raised = models.PositiveIntegerField(help_text="by the profile that holds, from the same rows")
+    present_interrupting = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["profile", "classroom", "window_start"], name="shadow_counted_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.raised} in shadow against {self.present_raised}, {self.window_start:%Y-%m-%d %H:%M}"
+
+
+class BackTest(Stamped):
+    """A replay of stored metrics through other parameters: what was asked, how far it is, what came out."""
+
+    State = RunState
+
+    created_by = models.ForeignKey(USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    wish = models.JSONField(help_text="classes, app, stretch of time, profile and changes")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    metrics_total = models.BigIntegerField(default=0, help_text="estimated before the replay, counted after it")
+    metrics_done = models.BigIntegerField(default=0)
+    result = models.JSONField(null=True, blank=True)
+    error = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        verbose_name = "back-test"
+        ordering = ["-created_at"]
+        constraints = [_one_of("state", RunState, "back_test_state_known")]
+        indexes = [
+            models.Index(
+                fields=["created_at"], condition=Q(state__in=["queued", "running"]), name="back_test_unfinished"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"back-test of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 # ---------------------------------------------------------------- bookkeeping

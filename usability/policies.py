@@ -80,7 +80,7 @@ def _quiet(entry: Mapping[str, Any]) -> dict[str, Any]:
 def room_policies(classroom_ids: Collection[uuid.UUID], now: dt.datetime) -> dict[uuid.UUID, RoomPolicy]:
     """The policy of each classroom, in four queries whatever their number."""
     classrooms = Classroom.objects.filter(pk__in=classroom_ids).select_related("school")
-    rows = list(DetectorProfile.objects.filter(is_active=True).select_related(None))
+    rows = list(DetectorProfile.objects.filter(state="active").select_related(None))
     enrolled: dict[uuid.UUID, set[str]] = {}
     snoozed: dict[uuid.UUID, dict[str, int]] = {}
     for classroom_id, student_id, until in (
@@ -136,7 +136,7 @@ def active_profiles(classrooms: Collection[Classroom]) -> dict[uuid.UUID, Detect
     """The row that holds for each classroom as a whole: its own, else everybody's. Missing: the defaults hold."""
     keys = [classroom.pk for classroom in classrooms]
     rows = DetectorProfile.objects.filter(
-        Q(classroom__in=keys) | Q(classroom__isnull=True), is_active=True, app_name=""
+        Q(classroom__in=keys) | Q(classroom__isnull=True), state="active", app_name=""
     )
     by_place = {row.classroom_id: row for row in rows}
     return {key: found for key in keys if (found := by_place.get(key) or by_place.get(None)) is not None}

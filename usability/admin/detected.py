@@ -177,11 +177,11 @@ class DetectorProfileAdmin(admin.ModelAdmin):
         "app_name",
         "classroom",
         "version",
-        "is_active",
+        "state",
         "alerts_per_10_min",
         "alert_burst",
         "created_by",
     ]
-    list_filter = ["is_active", "app_name"]
+    list_filter = ["state", "app_name"]
     list_select_related = ["classroom", "created_by"]
     search_fields = ["app_name", "classroom__name"]

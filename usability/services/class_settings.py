@@ -148,7 +148,7 @@ def _next_version(classroom_id: Any, who: Any, changes: Mapping[str, Any]) -> De
 def _write_version(classroom: Classroom, who: Any, changes: Mapping[str, Any]) -> DetectorProfile:
     seq = take_seqs(classroom.pk)
     own = DetectorProfile.objects.filter(classroom=classroom, app_name="").order_by("-version").first()
-    common = DetectorProfile.objects.filter(classroom__isnull=True, app_name="", is_active=True).first()
+    common = DetectorProfile.objects.filter(classroom__isnull=True, app_name="", state="active").first()
     base = own or common or DetectorProfile()
     fields = {
         "parameters": base.parameters,
@@ -165,7 +165,7 @@ def _write_version(classroom: Classroom, who: Any, changes: Mapping[str, Any]) -
     except InvalidProfile as wrong:
         place, message = wrong.errors[0]
         raise Invalid(".".join(place) or "profile", message) from wrong
-    DetectorProfile.objects.filter(classroom=classroom, app_name="", is_active=True).update(is_active=False)
+    DetectorProfile.objects.filter(classroom=classroom, app_name="", state="active").update(state="retired")
     row.save(force_insert=True)
     hint_after_commit(classroom.pk, seq, kind="class")
     return row
