@@ -40,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Demo:
     """The running system and what `.gaia/demo.json` says of it."""
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    def __init__(self, facts: dict[str, Any], data: Path) -> None:
+        self.data = data
         self.url: str = facts["url"]
         self.logins: dict[str, dict[str, str]] = facts["logins"]
         self.keys: dict[str, str] = facts["keys"]
@@ -92,7 +93,7 @@ def demo() -> Iterator[Demo]:
     system = Up(folder / ".gaia", DEMO="quiet")
     try:
         system.wait_until_ready()
-        yield Demo(json.loads((folder / ".gaia" / "demo.json").read_text()))
+        yield Demo(json.loads((folder / ".gaia" / "demo.json").read_text()), folder / ".gaia")
     finally:
         if system.process.poll() is None:
             system.send(signal.SIGTERM)
