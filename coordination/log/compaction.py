@@ -41,9 +41,10 @@ class Compaction(Seat):
         term = self.journal.term_at(index)
         assert term is not None, "what was applied last is in the journal"
         state, cluster_id, snapshots = self._machine.snapshot(), self._cluster_id(), self._snapshots
+        pieces = [state] if isinstance(state, bytes) else state
 
         def store() -> int:
-            snapshots.store(index, term, snapshot.encode(snapshot.Snapshot(index, term, state), cluster_id))
+            snapshots.store(index, term, snapshot.encode_pieces(index, term, pieces, cluster_id))
             return index
 
         self._compacting = self._run_aside(store)

@@ -8,7 +8,9 @@ member that lags too far behind; it verifies them whole before it stores them, a
 
 import logging
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import google_crc32c
 import zstandard
@@ -24,6 +26,8 @@ CHECKSUM = struct.Struct("<I")
 CLUSTER_ID_BYTES = 16
 COMPRESSION_LEVEL = 3
 MAX_STATE_BYTES = 1 << 32
+
+Found = TypeVar("Found")
 
 
 class SnapshotDamaged(ValueError):
@@ -41,16 +45,24 @@ class Snapshot:
 
 def encode(snapshot: Snapshot, cluster_id: bytes) -> bytes:
     """The bytes of the file."""
-    packed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(snapshot.state)
-    header = HEADER.pack(
-        MAGIC, VERSION, cluster_id, snapshot.index, snapshot.term, len(snapshot.state), len(packed)
-    )
-    body = header + packed
-    return body + CHECKSUM.pack(google_crc32c.value(body))
+    return encode_pieces(snapshot.index, snapshot.term, [snapshot.state], cluster_id)
 
 
-def decode(data: bytes, cluster_id: bytes) -> Snapshot:
-    """Raises SnapshotDamaged for anything but a whole and correct snapshot of this cluster."""
+def encode_pieces(index: int, term: int, pieces: Iterable[bytes], cluster_id: bytes) -> bytes:
+    """The bytes of the file from a state in pieces: only what they are packed to is ever held as a whole."""
+    packer = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compressobj()
+    packed, state_bytes = bytearray(), 0
+    for piece in pieces:
+        state_bytes += len(piece)
+        packed += packer.compress(piece)
+    packed += packer.flush()
+    header = HEADER.pack(MAGIC, VERSION, cluster_id, index, term, state_bytes, len(packed))
+    crc = google_crc32c.extend(google_crc32c.value(header), bytes(packed))
+    return b"".join((header, packed, CHECKSUM.pack(crc)))
+
+
+def check(data: bytes, cluster_id: bytes) -> tuple[int, int, int]:
+    """(index, term, bytes of the state) of a whole and correct snapshot of this cluster; raises SnapshotDamaged."""
     if len(data) < HEADER.size + CHECKSUM.size:
         raise SnapshotDamaged(f"{len(data)} bytes are too few for a snapshot")
     magic, version, cluster, index, term, state_bytes, packed_bytes = HEADER.unpack_from(data)
@@ -67,6 +79,12 @@ def decode(data: bytes, cluster_id: bytes) -> Snapshot:
         raise SnapshotDamaged(f"it belongs to cluster {cluster.hex()}, not to {cluster_id.hex()}")
     if state_bytes > MAX_STATE_BYTES:
         raise SnapshotDamaged(f"a state of {state_bytes} bytes is over the limit of {MAX_STATE_BYTES}")
+    return index, term, state_bytes
+
+
+def decode(data: bytes, cluster_id: bytes) -> Snapshot:
+    """Raises SnapshotDamaged for anything but a whole and correct snapshot of this cluster."""
+    index, term, state_bytes = check(data, cluster_id)
     return Snapshot(index, term, _unpack(data[HEADER.size : -CHECKSUM.size], state_bytes))
 
 
@@ -104,19 +122,21 @@ class Snapshots:
 
     def newest(self) -> Snapshot | None:
         """The newest that is whole. A damaged one is reported and passed over; it is left for inspection."""
-        found = self._newest()
-        return found[0] if found else None
+        return self._newest(lambda data: decode(data, self._cluster_id))
 
     def newest_bytes(self) -> tuple[tuple[int, int], bytes] | None:
         """(index, term) and file content of the newest that is whole: what a peer is sent."""
-        found = self._newest()
-        return ((found[0].index, found[0].term), found[1]) if found else None
 
-    def _newest(self) -> tuple[Snapshot, bytes] | None:
+        def checked(data: bytes) -> tuple[tuple[int, int], bytes]:
+            index, term, _ = check(data, self._cluster_id)
+            return (index, term), data
+
+        return self._newest(checked)
+
+    def _newest(self, read: Callable[[bytes], Found]) -> Found | None:
         for position in reversed(self.positions()):
-            data = self._disk.read(file_name(*position))
             try:
-                return decode(data, self._cluster_id), data
+                return read(self._disk.read(file_name(*position)))
             except SnapshotDamaged as error:
                 log.warning(
                     "snapshot_damaged", extra={"snapshot": file_name(*position), "reason": str(error)}

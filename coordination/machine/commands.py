@@ -11,14 +11,14 @@ from .kinds import DependencyPolicy, Health, Provider, SessionStatus, TaskStatus
 from .policy import Policy
 
 
-class Command(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """What every command carries. A field here moves those of all commands, so there will be no other."""
 
     request_id: bytes = b""
     actor: str = ""
 
 
-class TimeWindow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class TimeWindow(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """When a session works: an absolute span, a weekly recurrence, or both. All times are UTC.
 
     `start_ms` and `end_ms` are unix milliseconds, 0 means open. `days` is a bit mask, Monday is 1,
@@ -32,7 +32,7 @@ class TimeWindow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     to_minute: int = 1440
 
 
-class TaskSpec(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class TaskSpec(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """What the machine must know of a task; its payload stays in PostgreSQL.
 
     `lesson_id`, `target_session` (a session name) and `tier` are empty where the task has none.
@@ -51,7 +51,7 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     on_dependency_failure: DependencyPolicy = DependencyPolicy.FAIL
 
 
-class TaskProgress(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class TaskProgress(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """Progress of a claimed task, carried by a heartbeat; it renews the claim. `percent` 0 to 100."""
 
     task_id: str
@@ -378,7 +378,7 @@ AnyCommand = (
 )
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Batch(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """One entry of the log: what was proposed together. `stamp_ms` is the proposer's wall clock in unix
     milliseconds, for display and time windows only.
     """

@@ -24,7 +24,7 @@ def _kind(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """What every event can tell about itself."""
 
     audited: ClassVar[bool] = True
@@ -528,7 +528,7 @@ AnyEvent = (
 )
 
 
-class Recorded(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Recorded(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """An event in its place: `sequence` counts from 0 within the revision, which has at least one event.
     `stamp_ms` is display time (unix), `clock_ms` the logical clock, `actor` who wished it.
     """

@@ -21,10 +21,9 @@ def evolve(state: State, event: AnyEvent | ClockMoved) -> None:
 
 
 def _session_registered(state: State, event: e.SessionRegistered) -> None:
-    session = state.sessions.get(event.session_id)
-    if session is None:
-        session = _blank_session(event)
-        state.sessions[event.session_id] = session
+    if event.session_id not in state.sessions:
+        state.sessions[event.session_id] = _blank_session(event)
+    session = state.changing_session(event.session_id)
     session.tier = event.tier
     session.provider = event.provider
     session.max_concurrent_tasks = event.max_concurrent_tasks
@@ -79,7 +78,7 @@ def _blank_session(event: e.SessionRegistered) -> Session:
 
 
 def _session_renewed(state: State, event: e.SessionRenewed) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.lease_expires_ms = event.lease_expires_ms
     session.health = event.health
     session.load_milli = event.load_milli
@@ -91,7 +90,7 @@ def _session_renewed(state: State, event: e.SessionRenewed) -> None:
 
 
 def _session_updated(state: State, event: e.SessionUpdated) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.max_concurrent_tasks = event.max_concurrent_tasks
     session.lesson_id = event.lesson_id
     session.time_windows = event.time_windows
@@ -101,26 +100,26 @@ def _session_updated(state: State, event: e.SessionUpdated) -> None:
 
 
 def _session_status_changed(state: State, event: e.SessionStatusChanged) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.status = event.status
     session.consecutive_failures = event.consecutive_failures
 
 
 def _session_health_changed(state: State, event: e.SessionHealthChanged) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.health = event.health
     session.consecutive_failures = event.consecutive_failures
     state.deadlines.touch(DueKind.SESSION, session.session_id, session.next_due_ms(state.policy))
 
 
 def _session_failed(state: State, event: e.SessionFailed) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.status = SessionStatus.FAILED
     session.consecutive_failures = event.consecutive_failures
 
 
 def _session_ended(state: State, event: e.SessionExpired | e.SessionDeregistered) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.status = SessionStatus.OFFLINE
     session.health = Health.UNHEALTHY
     session.lease_token = 0
@@ -137,7 +136,7 @@ def _session_forgotten(state: State, event: e.SessionForgotten) -> None:
 
 
 def _session_counted(state: State, event: e.SessionCounted) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.status = event.status
     session.current_task_count = event.current_task_count
     session.consecutive_failures = event.consecutive_failures
@@ -147,13 +146,13 @@ def _session_counted(state: State, event: e.SessionCounted) -> None:
 
 
 def _directive_queued(state: State, event: e.DirectiveQueued) -> None:
-    session = state.sessions[event.session_id]
+    session = state.changing_session(event.session_id)
     session.directives = (*session.directives, event.directive)
 
 
 def _assignments_delivered(state: State, event: e.AssignmentsDelivered) -> None:
     for task_id in event.task_ids:
-        _mark_delivered(state, state.tasks[task_id])
+        _mark_delivered(state, state.changing_task(task_id))
 
 
 # Tasks
@@ -179,7 +178,7 @@ def _task_enqueued(state: State, event: e.TaskEnqueued) -> None:
 
 
 def _task_updated(state: State, event: e.TaskUpdated) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     state.unindex_task(task)
     task.spec = event.spec
     task.run_after_ms = event.run_after_ms
@@ -188,20 +187,20 @@ def _task_updated(state: State, event: e.TaskUpdated) -> None:
 
 
 def _task_ready(state: State, event: e.TaskReady) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     task.run_after_ms = 0
     state.index_task(task)
 
 
 def _dependency_met(state: State, event: e.DependencyMet) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     drop(state.dependents_index, event.depends_on, task.task_id)
     task.waiting_on = tuple(other for other in task.waiting_on if other != event.depends_on)
     state.index_task(task)
 
 
 def _task_claimed(state: State, event: e.TaskClaimed) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     state.queue.discard(task.task_id)
     task.status = TaskStatus.ASSIGNED
     task.attempt = event.attempt
@@ -219,13 +218,13 @@ def _task_claimed(state: State, event: e.TaskClaimed) -> None:
 
 
 def _task_started(state: State, event: e.TaskStarted) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     task.status = TaskStatus.IN_PROGRESS
     _mark_delivered(state, task)
 
 
 def _task_renewed(state: State, event: e.TaskRenewed) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     claim = _mark_delivered(state, task)
     claim.expires_ms = event.expires_ms
     claim.percent = event.percent
@@ -274,7 +273,7 @@ def _finish(
 
 
 def _task_requeued(state: State, event: e.TaskRequeued) -> None:
-    task = state.tasks[event.task_id]
+    task = state.changing_task(event.task_id)
     state.unindex_task(task)
     task.status = TaskStatus.PENDING
     task.claim = None
@@ -328,7 +327,7 @@ def _lesson_progressed(state: State, event: e.LessonProgressed) -> None:
 def _lesson_deleted(state: State, event: e.LessonDeleted) -> None:
     state.lessons.pop(event.lesson_id, None)
     for task_id in sorted(state.lesson_tasks_index.get(event.lesson_id, ())):
-        task = state.tasks[task_id]
+        task = state.changing_task(task_id)
         state.unindex_task(task)
         task.spec = msgspec.structs.replace(task.spec, lesson_id="")
         state.index_task(task)
@@ -336,7 +335,7 @@ def _lesson_deleted(state: State, event: e.LessonDeleted) -> None:
         state.finals[final.task_id] = msgspec.structs.replace(final, lesson_id="")
     for session in state.sessions.values():
         if session.lesson_id == event.lesson_id:
-            session.lesson_id = ""
+            state.changing_session(session.session_id).lesson_id = ""
     for session_id in [key for key, rows in state.affinities.items() if event.lesson_id in rows]:
         _drop_affinity(state, session_id, event.lesson_id)
 
@@ -367,7 +366,7 @@ def _lock_acquired(state: State, event: e.LockAcquired) -> None:
 
 
 def _lock_queued(state: State, event: e.LockQueued) -> None:
-    lock = state.locks[event.lock_key]
+    lock = state.changing_lock(event.lock_key)
     waiter = Waiter(
         owner_id=event.owner_id,
         request_id=event.request_id,
@@ -384,7 +383,7 @@ def _lock_queued(state: State, event: e.LockQueued) -> None:
 
 
 def _lock_renewed(state: State, event: e.LockRenewed) -> None:
-    lock = state.locks[event.lock_key]
+    lock = state.changing_lock(event.lock_key)
     lock.expires_ms = event.expires_ms
     lock.ttl_ms = event.ttl_ms
     lock.renewed_count = event.renewed_count
@@ -394,14 +393,14 @@ def _lock_renewed(state: State, event: e.LockRenewed) -> None:
 
 def _lock_freed(state: State, event: e.LockReleased | e.LockExpired) -> None:
     """Leave the lock to its waiters, without owner; the same command grants it to the first."""
-    lock = state.locks[event.lock_key]
+    lock = state.changing_lock(event.lock_key)
     state.unindex_lock(lock)
     lock.owner_id = ""
     _keep_if_wanted(state, lock)
 
 
 def _lock_wait_expired(state: State, event: e.LockWaitExpired) -> None:
-    lock = state.locks[event.lock_key]
+    lock = state.changing_lock(event.lock_key)
     state.unindex_lock(lock)
     lock.waiters = tuple(waiter for waiter in lock.waiters if waiter.owner_id != event.owner_id)
     _keep_if_wanted(state, lock)
@@ -447,13 +446,16 @@ def _term_started(state: State, event: e.TermStarted) -> None:
     state.term = event.term
     for session in state.sessions.values():
         if session.is_online:
+            state.changing_session(session.session_id)
             session.lease_expires_ms += event.extended_ms
             session.last_heartbeat_ms += event.extended_ms
     for task in state.tasks.values():
         if task.claim is not None:
+            state.changing_task(task.task_id)
             task.claim.expires_ms += event.extended_ms
             task.claim.deadline_ms += event.extended_ms if task.claim.deadline_ms else 0
     for lock in state.locks.values():
+        state.changing_lock(lock.lock_key)
         lock.expires_ms += event.extended_ms
         lock.waiters = tuple(
             msgspec.structs.replace(waiter, wait_expires_ms=waiter.wait_expires_ms + event.extended_ms)

@@ -111,6 +111,7 @@ def _bounds(state: State) -> Iterator[str]:
     policy = state.policy
     sizes = {
         "outcomes": (len(state.remembered), policy.remembered_outcomes),
+        "outcomes of what changed nothing": (len(state.remembered_idle), policy.remembered_idle),
         "finals": (len(state.finals), policy.remembered_finals),
         "ring": (len(state.ring), policy.event_ring),
         "tasks": (len(state.tasks), policy.max_tasks),

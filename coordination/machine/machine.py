@@ -16,6 +16,7 @@ import msgspec
 
 from . import codec
 from . import commands as c
+from .capture import Capture
 from .commands import AnyCommand
 from .events import AnyEvent, ClockMoved, LockAcquired, LockWaitExpired, Recorded
 from .evolve import evolve
@@ -109,6 +110,10 @@ class Machine:
         """The bytes of the whole state."""
         return codec.encode_snapshot(snapshot_of(self._state))
 
+    def capture(self) -> Capture:
+        """The same bytes in pieces, each of which may be asked for after further payloads were applied."""
+        return Capture(self._state)
+
     def restore(self, snapshot: bytes) -> None:
         """Replace the state by a snapshot's."""
         self._state = state_of(codec.decode_snapshot(snapshot))
@@ -124,12 +129,15 @@ class Machine:
 
     def _answer(self, command: AnyCommand, events: list[Recorded]) -> Outcome:
         """The remembered outcome of a request that was decided before, else a decision."""
-        remembered = self._state.remembered
-        if command.request_id and command.request_id in remembered:
-            return remembered[command.request_id]
+        request_id = command.request_id
+        if not request_id:
+            return self._decide(command, events)
+        remembered = self._state.remembers(request_id)
+        if remembered is not None:
+            return remembered
+        before = self._state.revision
         outcome = self._decide(command, events)
-        if command.request_id:
-            self._remember(command.request_id, outcome)
+        self._remember(request_id, outcome, changed=self._state.revision > before)
         return outcome
 
     def _decide(self, command: AnyCommand, events: list[Recorded]) -> Outcome:
@@ -198,10 +206,15 @@ class Machine:
             answer = LockAnswer(state="expired", lock_key=event.lock_key, owner_id=event.owner_id)
         self._state.remembered[event.request_id] = Accepted(revision=self._state.revision, value=answer)
 
-    def _remember(self, request_id: bytes, outcome: Outcome) -> None:
-        remembered = self._state.remembered
+    def _remember(self, request_id: bytes, outcome: Outcome, *, changed: bool) -> None:
+        """For the request's repetition. What changed nothing is kept apart, so that many empty claims crowd out no
+        grant; it is kept at all because a repetition that overtakes its answer must not act after all.
+        """
+        state = self._state
+        remembered = state.remembered if changed else state.remembered_idle
+        bound = state.policy.remembered_outcomes if changed else state.policy.remembered_idle
         remembered[request_id] = outcome
-        while len(remembered) > self._state.policy.remembered_outcomes:
+        while len(remembered) > bound:
             del remembered[next(iter(remembered))]
 
 

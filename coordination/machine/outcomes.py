@@ -9,7 +9,7 @@ import msgspec
 from .kinds import DirectiveKind, Health, RejectionCode, SessionStatus, TaskStatus
 
 
-class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Grant(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """One claimed task. `timeout_ms` 0: the attempt may be renewed for ever."""
 
     task_id: str
@@ -23,7 +23,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     retry_count: int = 0
 
 
-class Directive(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Directive(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """Something a session is told with a heartbeat's answer."""
 
     kind: DirectiveKind
@@ -33,7 +33,7 @@ class Directive(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     grant: Grant | None = None
 
 
-class SessionAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=1):
+class SessionAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=1):
     """`how` is new, resumed, takeover, updated or unchanged."""
 
     session_id: str
@@ -49,7 +49,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, 
     how: str
 
 
-class HeartbeatAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=2):
+class HeartbeatAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=2):
     """The lease, and what the session is told."""
 
     session_id: str
@@ -59,7 +59,7 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True
     directives: tuple[Directive, ...] = ()
 
 
-class ClaimAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=3):
+class ClaimAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=3):
     """`reason` says why there are no grants: nothing_pending, no_room, paused, draining, failed,
     unhealthy, outside_window.
     """
@@ -69,7 +69,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
     reason: str = ""
 
 
-class TaskAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=4):
+class TaskAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=4):
     """The state of one task. `known` is True where the command changed nothing because it had been
     done before. `run_after_ms` is how long from now a pending task is held back.
     """
@@ -84,7 +84,7 @@ class TaskAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag
     known: bool = False
 
 
-class LockAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=5):
+class LockAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=5):
     """`state` is held, queued, released or expired (the wait was over); `position` counts the waiters
     in front of a queued one.
     """
@@ -99,7 +99,7 @@ class LockAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag
     position: int = 0
 
 
-class ReleaseAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=6):
+class ReleaseAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=6):
     """A session failed or left: how many tasks went back to the queue, how many ended."""
 
     session_id: str
@@ -107,14 +107,14 @@ class ReleaseAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, 
     failed: int = 0
 
 
-class LessonAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=7):
+class LessonAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=7):
     """The status of a lesson."""
 
     lesson_id: str
     status: str
 
 
-class TickAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=8):
+class TickAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=8):
     """`more` is True where more was due than one tick may process: tick again at once, with 0."""
 
     clock_ms: int
@@ -122,7 +122,7 @@ class TickAnswer(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag
     more: bool = False
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=9):
+class Done(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=9):
     """Done, with nothing more to say."""
 
 
@@ -139,14 +139,14 @@ Value = (
 )
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=1):
+class Accepted(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=1):
     """`revision` is the machine's after the command; it grew only if the command changed something."""
 
     revision: int
     value: Value
 
 
-class Rejected(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=2):
+class Rejected(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True, tag=2):
     """Nothing was changed. `data` names what stands in the way (owner_id, expires_in_ms, …)."""
 
     revision: int

@@ -10,13 +10,14 @@ ZERO_ALLOWED = frozenset(
         "free_handbacks",
         "lesson_bonus_ms",
         "remembered_finals",
+        "remembered_idle",
         "remembered_outcomes",
         "tick_slack_ms",
     }
 )
 
 
-class Policy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """Durations in milliseconds of the logical clock. New fields go to the end, with a default."""
 
     lease_ms: int = 30_000
@@ -59,6 +60,7 @@ class Policy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     event_ring: int = 20_000
     max_lock_ttl_ms: int = 86_400_000
     max_lock_wait_ms: int = 600_000
+    remembered_idle: int = 10_000  # outcomes of requests that changed nothing, such as empty claims
 
     @property
     def degraded_after_ms(self) -> int:

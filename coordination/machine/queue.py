@@ -6,7 +6,6 @@ every task is at the head in the end. Tasks that ask the same of a session share
 the head of each lane that fits, and at the heads of the few lessons the session has a bonus for.
 """
 
-from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -91,21 +90,36 @@ class Queue:
             if self._head(lane.lessons[lesson_id]) is None:
                 del lane.lessons[lesson_id]
 
-    def heads(self, key_fits: "LaneFilter", lessons: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
-        """The first task of each lane that fits, and the first one of each of these lessons in it, each
-        with its lesson.
+    def best(self, key_fits: "LaneFilter", bonus_ms: dict[str, int]) -> tuple[Place, int] | None:
+        """The first task in the order of places less the bonus of its lesson, and that bonus; None if nothing fits.
+
+        Only the head of each lane that fits, and of each lesson with a bonus in it, can be that task.
         """
+        places, best = self._places, None
+        best_order_ms = 0
         for target in ("", key_fits.session_name):
             for key, lane in self._lanes.get(target, {}).items():
                 if not key_fits(key):
                     continue
-                head = self._head(lane.everything)
-                assert head is not None, "a lane without tasks is dropped"
-                yield head, self._specs[head.task_id][1]
-                for lesson_id in lessons:
-                    first = self._head(lane.lessons[lesson_id]) if lesson_id in lane.lessons else None
-                    if first is not None and first is not head:
-                        yield first, lesson_id
+                heaps = [lane.everything]
+                if bonus_ms and lane.lessons:
+                    heaps += [lane.lessons[lesson] for lesson in bonus_ms if lesson in lane.lessons]
+                for heap in heaps:
+                    head: Place | None = heap[0] if heap else None
+                    if head is None or places.get(head.task_id) is not head:
+                        head = self._head(heap)
+                        if head is None:
+                            continue
+                    order_ms = head.order_ms
+                    if bonus_ms:
+                        order_ms -= bonus_ms.get(self._specs[head.task_id][1], 0)
+                    if (
+                        best is None
+                        or order_ms < best_order_ms
+                        or (order_ms == best_order_ms and head < best)
+                    ):
+                        best, best_order_ms = head, order_ms
+        return None if best is None else (best, best.order_ms - best_order_ms)
 
     def _head(self, heap: list[Place]) -> Place | None:
         while heap:

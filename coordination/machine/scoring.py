@@ -10,7 +10,7 @@ import msgspec
 from .commands import TimeWindow
 from .kinds import Health, SessionStatus
 from .policy import Policy
-from .queue import LaneFilter, Place
+from .queue import LaneFilter
 from .state import Affinity, Session, State, Task
 
 DAY_MS = 86_400_000
@@ -188,12 +188,8 @@ def best_task(
     state: State, session: Session, fits: LaneFilter, bonus_ms: dict[str, int]
 ) -> tuple[str, int] | None:
     """The id of the task a session should take next and the bonus it won by; None if nothing fits."""
-    best: tuple[int, Place] | None = None
-    for place, lesson_id in state.queue.heads(fits, tuple(bonus_ms)):
-        candidate = (place.order_ms - bonus_ms.get(lesson_id, 0), place)
-        if best is None or candidate < best:
-            best = candidate
-    return None if best is None else (best[1].task_id, best[1].order_ms - best[0])
+    best = state.queue.best(fits, bonus_ms)
+    return None if best is None else (best[0].task_id, best[1])
 
 
 def filter_of(session: Session, task_types: tuple[str, ...] = ()) -> LaneFilter:

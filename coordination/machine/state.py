@@ -7,6 +7,7 @@ is never asked for an order that its history could influence. Only `evolve` chan
 
 from collections import deque
 from heapq import heappop, heappush
+from typing import Protocol
 
 import msgspec
 
@@ -19,7 +20,7 @@ from .policy import Policy
 from .queue import Queue
 
 
-class Session(msgspec.Struct, array_like=True, kw_only=True):
+class Session(msgspec.Struct, gc=False, array_like=True, kw_only=True):
     """A session known by name. Offline ones are kept, within bounds, so their name keeps its id."""
 
     session_id: str
@@ -71,7 +72,7 @@ class Session(msgspec.Struct, array_like=True, kw_only=True):
         return self.lease_expires_ms
 
 
-class Claim(msgspec.Struct, array_like=True, kw_only=True):
+class Claim(msgspec.Struct, gc=False, array_like=True, kw_only=True):
     """Who works on a task. `deadline_ms` bounds renewal, 0 if nothing does."""
 
     session_id: str
@@ -86,7 +87,7 @@ class Claim(msgspec.Struct, array_like=True, kw_only=True):
     note: str = ""
 
 
-class Task(msgspec.Struct, array_like=True, kw_only=True):
+class Task(msgspec.Struct, gc=False, array_like=True, kw_only=True):
     """A live task: pending (ready, delayed, or waiting for others) or claimed."""
 
     task_id: str
@@ -115,7 +116,7 @@ class Task(msgspec.Struct, array_like=True, kw_only=True):
         return self.run_after_ms or None
 
 
-class Final(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Final(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """What is remembered of a task that is over."""
 
     task_id: str
@@ -127,7 +128,7 @@ class Final(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     revision: int
 
 
-class Lesson(msgspec.Struct, array_like=True, kw_only=True):
+class Lesson(msgspec.Struct, gc=False, array_like=True, kw_only=True):
     """`tasks_total` counts the live, completed and failed tasks."""
 
     lesson_id: str
@@ -148,7 +149,7 @@ class Lesson(msgspec.Struct, array_like=True, kw_only=True):
         return LessonStatus.IN_PROGRESS if self.started or done else LessonStatus.PENDING
 
 
-class Waiter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Waiter(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """Somebody in a lock's queue."""
 
     owner_id: str
@@ -158,7 +159,7 @@ class Waiter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     metadata: str
 
 
-class Lock(msgspec.Struct, array_like=True, kw_only=True):
+class Lock(msgspec.Struct, gc=False, array_like=True, kw_only=True):
     """A held lock; a free one has no record, since tokens are revisions and grow anyway."""
 
     lock_key: str
@@ -177,7 +178,7 @@ class Lock(msgspec.Struct, array_like=True, kw_only=True):
         return min([self.expires_ms, *(waiter.wait_expires_ms for waiter in self.waiters)])
 
 
-class Affinity(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Affinity(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """How well a session suits a lesson, when it was last used."""
 
     affinity_id: str
@@ -189,11 +190,24 @@ class Affinity(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     last_used_ms: int
 
 
-class Remembered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Remembered(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """The outcome of a request, kept for its repetition."""
 
     request_id: bytes
     outcome: Outcome
+
+
+class Captured(Protocol):
+    """What wants to see a record before it changes; see `capture.Capture`."""
+
+    def keep_session(self, session: Session) -> None:
+        """A session is about to change."""
+
+    def keep_task(self, task: Task) -> None:
+        """A task, or its claim, is about to change."""
+
+    def keep_lock(self, lock: Lock) -> None:
+        """A lock is about to change."""
 
 
 class State:
@@ -201,6 +215,7 @@ class State:
 
     __slots__ = (
         "affinities",
+        "captures",
         "claims_index",
         "clock_ms",
         "deadlines",
@@ -217,6 +232,7 @@ class State:
         "policy",
         "queue",
         "remembered",
+        "remembered_idle",
         "revision",
         "ring",
         "sessions",
@@ -240,8 +256,12 @@ class State:
         self.lessons: dict[str, Lesson] = {}
         self.locks: dict[str, Lock] = {}
         self.affinities: dict[str, dict[str, Affinity]] = {}  # session id, lesson id
-        self.remembered: dict[bytes, Outcome] = {}  # oldest first
+        self.remembered: dict[bytes, Outcome] = {}  # of what changed something, oldest first
+        self.remembered_idle: dict[
+            bytes, Outcome
+        ] = {}  # of what changed nothing: fewer, so they crowd nobody out
         self.ring: deque[Recorded] = deque()
+        self.captures: list[Captured] = []  # being encoded: they must hear of a record before it changes
         self._reset_indices()
 
     def _reset_indices(self) -> None:
@@ -299,6 +319,33 @@ class State:
     def deadline_ms(self, ttl_ms: int) -> int:
         """When something granted now for `ttl_ms` is over (see `Policy.tick_slack_ms`)."""
         return self.clock_ms + ttl_ms + self.policy.tick_slack_ms
+
+    def remembers(self, request_id: bytes) -> Outcome | None:
+        """What this request came to, if that is still known."""
+        return self.remembered.get(request_id) or self.remembered_idle.get(request_id)
+
+    # Records that are about to change: whoever encodes the state piece by piece copies them first
+
+    def changing_session(self, session_id: str) -> Session:
+        """The session, to be changed at once."""
+        session = self.sessions[session_id]
+        for capture in self.captures:
+            capture.keep_session(session)
+        return session
+
+    def changing_task(self, task_id: str) -> Task:
+        """The task, to be changed at once, or its claim."""
+        task = self.tasks[task_id]
+        for capture in self.captures:
+            capture.keep_task(task)
+        return task
+
+    def changing_lock(self, lock_key: str) -> Lock:
+        """The lock, to be changed at once."""
+        lock = self.locks[lock_key]
+        for capture in self.captures:
+            capture.keep_lock(lock)
+        return lock
 
     def _due_ms(self, kind: DueKind, key: str) -> int | None:
         match kind:
@@ -392,7 +439,7 @@ def drop(index: dict[str, set[str]], key: str, member: str) -> None:
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """The records of a state in an order that depends on nothing but themselves."""
+    """The records of a state, each kind in the order in which the log made them. New fields go to the end."""
 
     version: int = 1
     revision: int
@@ -409,6 +456,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     affinities: list[Affinity]
     remembered: list[Remembered]
     ring: list[Recorded]
+    remembered_idle: list[Remembered] = []
 
 
 def snapshot_of(state: State) -> Snapshot:
@@ -419,16 +467,21 @@ def snapshot_of(state: State) -> Snapshot:
         stamp_ms=state.stamp_ms,
         term=state.term,
         policy=state.policy,
-        sessions=[state.sessions[key] for key in sorted(state.sessions)],
-        tasks=[state.tasks[key] for key in sorted(state.tasks)],
+        sessions=list(state.sessions.values()),
+        tasks=list(state.tasks.values()),
         finals=list(state.finals.values()),
         forgotten_revision=state.forgotten_revision,
-        lessons=[state.lessons[key] for key in sorted(state.lessons)],
-        locks=[state.locks[key] for key in sorted(state.locks)],
-        affinities=[rows[lesson] for _, rows in sorted(state.affinities.items()) for lesson in sorted(rows)],
-        remembered=[Remembered(request_id=key, outcome=value) for key, value in state.remembered.items()],
+        lessons=list(state.lessons.values()),
+        locks=list(state.locks.values()),
+        affinities=[row for rows in state.affinities.values() for row in rows.values()],
+        remembered=_memories(state.remembered),
         ring=list(state.ring),
+        remembered_idle=_memories(state.remembered_idle),
     )
+
+
+def _memories(remembered: dict[bytes, Outcome]) -> list[Remembered]:
+    return [Remembered(request_id=key, outcome=value) for key, value in remembered.items()]
 
 
 def state_of(snapshot: Snapshot) -> State:
@@ -447,6 +500,7 @@ def state_of(snapshot: Snapshot) -> State:
     for affinity in snapshot.affinities:
         state.affinities.setdefault(affinity.session_id, {})[affinity.lesson_id] = affinity
     state.remembered = {remembered.request_id: remembered.outcome for remembered in snapshot.remembered}
+    state.remembered_idle = {idle.request_id: idle.outcome for idle in snapshot.remembered_idle}
     state.ring = deque(snapshot.ring)
     state.reindex()
     return state

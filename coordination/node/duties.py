@@ -342,7 +342,7 @@ class ProjectDuty:
                 pass
             else:
                 return
-        state = state_of(decode_snapshot(self._replica.snapshot()))
+        state = state_of(decode_snapshot(self._replica.encoded()))
         try:
             self._note(reconcile(state, author))
         except Behind as behind:

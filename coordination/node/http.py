@@ -155,7 +155,7 @@ class NodeInterface:
 
     async def _state(self, request: web.Request) -> web.Response:
         """The whole state as a snapshot: for backup."""
-        snapshot = await asyncio.to_thread(self._replica.snapshot)
+        snapshot = await asyncio.to_thread(self._replica.encoded)
         return web.Response(body=snapshot, content_type=MSGPACK)
 
     async def _transfer(self, request: web.Request) -> web.Response:

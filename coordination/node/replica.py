@@ -4,16 +4,20 @@ Nothing here decides anything. What was applied is handed on to listeners in the
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from coordination.machine.capture import Capture
 from coordination.machine.events import Recorded
 from coordination.machine.machine import Applied, Machine
 from coordination.machine.policy import Policy
 from coordination.machine.state import State
 
 Answer = TypeVar("Answer")
+
+PIECE_PAUSE_S = 0.0005
 
 
 class Listener(Protocol):
@@ -49,10 +53,29 @@ class Replica:
                 listener.on_events(applied.events)
         return applied
 
-    def snapshot(self) -> bytes:
-        """The whole state, encoded."""
+    def snapshot(self) -> Iterator[bytes]:
+        """The whole state as it is now, encoded in pieces; to be taken in a thread that may wait."""
         with self._lock:
-            return self._machine.snapshot()
+            capture = self._machine.capture()
+        return self._pieces(capture)
+
+    def _pieces(self, capture: Capture) -> Iterator[bytes]:
+        try:
+            while True:
+                with self._lock:
+                    piece = next(capture, None)
+                if piece is None:
+                    return
+                yield piece
+                # The lock is not fair: whoever applies shall have it between any two pieces.
+                time.sleep(PIECE_PAUSE_S)
+        finally:
+            with self._lock:
+                capture.close()
+
+    def encoded(self) -> bytes:
+        """The whole state in one piece; the member goes on meanwhile."""
+        return b"".join(self.snapshot())
 
     def restore(self, data: bytes) -> None:
         """Replace the whole state."""

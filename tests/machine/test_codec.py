@@ -86,6 +86,18 @@ def test_the_golden_log_replays_to_the_golden_bytes():
     assert machine.snapshot().hex() == fixed["snapshot"]
 
 
+def test_a_snapshot_of_an_earlier_version_is_restored():
+    """It had no memory of requests that changed nothing."""
+    machine, fixed = Machine(), json.loads(GOLDEN.read_text())
+
+    machine.restore(bytes.fromhex(fixed["earlier_snapshot"]))
+
+    today = codec.decode_snapshot(bytes.fromhex(fixed["snapshot"]))
+    assert (machine.state.revision, machine.state.clock_ms) == (today.revision, today.clock_ms)
+    assert list(machine.state.tasks.values()) == today.tasks
+    assert machine.state.remembered_idle == {}
+
+
 def test_commands_encode_to_the_golden_bytes():
     assert golden()["batch"] == json.loads(GOLDEN.read_text())["batch"]
 

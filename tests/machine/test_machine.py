@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordination.machine import codec, commands
+from coordination.machine.capture import array_head
 from coordination.machine.commands import (
     Batch,
     LockAcquire,
@@ -218,9 +219,64 @@ def test_the_oldest_outcomes_are_forgotten_first():
     wishes = Wishes(remembered_outcomes=2)
     keys = [bytes([number]) * 16 for number in range(1, 4)]
     for key in keys:
-        wishes.ask(LockRelease(request_id=key, lock_key="k", owner_id="o", fencing_token=1))
+        wishes.ask(LockAcquire(request_id=key, lock_key=key.hex(), owner_id="o", ttl_ms=1_000))
 
     assert list(wishes.machine.state.remembered) == keys[1:]
+
+
+def test_empty_claims_crowd_out_no_grant_and_are_remembered_by_themselves():
+    wishes = Wishes(remembered_outcomes=2, remembered_idle=3)
+    token = wishes.register("ann")
+    wishes.enqueue("t1")
+    claims = [
+        TaskClaim(request_id=bytes([n] * 16), session_name="ann", lease_token=token) for n in range(1, 8)
+    ]
+    granted = wishes.ask(claims[0])
+
+    empty = [wishes.ask(claim) for claim in claims[1:]]
+    wishes.enqueue("t2")
+
+    assert wishes.ask(claims[0]) == granted
+    assert wishes.ask(claims[-1]) == empty[-1], "it acts no more although there is a task by now"
+    assert len(wishes.machine.state.remembered_idle) == 3
+
+
+def test_pieces_of_a_snapshot_are_of_its_moment_whatever_changes_meanwhile():
+    wishes = Wishes()
+    token = wishes.register("ann", max_concurrent_tasks=1_000)
+    for number in range(600):
+        wishes.enqueue(f"t{number}")
+    whole = wishes.machine.snapshot()
+    capture = wishes.machine.capture()
+
+    pieces = []
+    for piece in capture:
+        pieces.append(piece)
+        wishes.ask(TaskClaim(session_name="ann", lease_token=token, max_tasks=100))
+
+    assert len(pieces) > 10
+    assert b"".join(pieces) == whole
+    assert wishes.machine.snapshot() != whole
+    assert not wishes.machine.state.captures
+
+
+def test_a_snapshot_that_is_given_up_is_forgotten():
+    wishes = Wishes()
+    capture = wishes.machine.capture()
+    next(capture)
+
+    capture.close()
+    capture.close()
+
+    assert not wishes.machine.state.captures
+    assert list(capture) == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 65_535, 65_536, 100_000])
+def test_the_head_of_an_array_is_that_of_msgpack(length):
+    head = array_head(length)
+
+    assert msgspec.msgpack.encode([None] * length) == head + b"\xc0" * length
 
 
 def test_a_command_without_request_id_is_not_remembered():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from coordination.machine import codec, commands, events
+from coordination.machine.capture import Capture
 from coordination.machine.commands import AnyCommand, Batch, TaskProgress, TaskSpec
 from coordination.machine.invariants import check_invariants
 from coordination.machine.kinds import DependencyPolicy, Health, SessionStatus, TaskStatus
@@ -51,6 +52,7 @@ class Histories(RuleBasedStateMachine):
         self.completed: set[str] = set()
         self.renewed: dict[str, int] = {}
         self.asked: list[tuple[AnyCommand, Outcome]] = []
+        self.captured: list[tuple[Capture, list[bytes], bytes]] = []
         for name in ("ann", "ben"):
             self.register(name, 2, "L1", pushes=name == "ben", ago=0)
         for number in range(4):
@@ -401,6 +403,24 @@ class Histories(RuleBasedStateMachine):
         snapshot = self.machine.snapshot()
         self.replica = Machine()
         self.replica.restore(snapshot)
+
+    @rule()
+    def begin_a_snapshot_in_pieces(self):
+        if len(self.captured) < 2:
+            self.captured.append((self.machine.capture(), [], self.machine.snapshot()))
+
+    @rule(pieces=st.integers(1, 12))
+    def take_pieces_of_a_snapshot(self, pieces):
+        for capture, taken, _ in self.captured:
+            taken.extend(islice(capture, pieces))
+
+    @rule()
+    def end_a_snapshot_in_pieces(self):
+        """Whatever was applied since, it tells of the moment at which it began."""
+        for capture, taken, whole in self.captured:
+            assert b"".join([*taken, *capture]) == whole
+        self.captured.clear()
+        assert not self.machine.state.captures
 
     @invariant()
     def everything_holds(self):

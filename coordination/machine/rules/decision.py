@@ -14,7 +14,7 @@ from coordination.machine.kinds import RejectionCode
 from coordination.machine.outcomes import Value
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Refusal(msgspec.Struct, gc=False, frozen=True):
     """A rule's no: why, and what stands in the way."""
 
     code: RejectionCode
@@ -22,7 +22,7 @@ class Refusal(msgspec.Struct, frozen=True):
     data: dict[str, str | int] = {}
 
 
-class StepEnds(msgspec.Struct, frozen=True):
+class StepEnds(msgspec.Struct, gc=False, frozen=True):
     """The events so far have a revision of their own; what follows has the next.
 
     A tick ends many things, one after the other: were they one revision, a lock that goes from a dead
