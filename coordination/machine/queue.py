@@ -35,9 +35,10 @@ def lane_key(spec: TaskSpec) -> LaneKey:
 
 
 class _Lane:
-    __slots__ = ("everything", "lessons", "size")
+    __slots__ = ("everything", "key", "lessons", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, key: LaneKey) -> None:
+        self.key = key
         self.everything: list[Place] = []
         self.lessons: dict[str, list[Place]] = {}
         self.size = 0
@@ -46,43 +47,53 @@ class _Lane:
 class Queue:
     """Lanes by target session, each a heap of places, and one more for each lesson in it."""
 
-    __slots__ = ("_lanes", "_places", "_specs")
+    __slots__ = ("_entries", "_lanes")
 
     def __init__(self) -> None:
         self._lanes: dict[str, dict[LaneKey, _Lane]] = {}  # by target session, "" for any
-        self._places: dict[str, Place] = {}
-        self._specs: dict[str, tuple[LaneKey, str]] = {}
+        self._entries: dict[str, tuple[Place, _Lane, str]] = {}  # by task, with its lesson
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
     def __contains__(self, task_id: str) -> bool:
-        return task_id in self._places
+        return task_id in self._entries
 
     def add(self, task_id: str, spec: TaskSpec, order_ms: int, order_seq: int) -> None:
         """Let a task be claimed."""
-        key = lane_key(spec)
         place = Place(order_ms, order_seq, task_id)
-        lane = self._lanes.setdefault(key.target_session, {}).setdefault(key, _Lane())
-        self._places[task_id] = place
-        self._specs[task_id] = (key, spec.lesson_id)
+        lane = self._lane(lane_key(spec))
+        self._entries[task_id] = (place, lane, spec.lesson_id)
         lane.size += 1
         heappush(lane.everything, place)
         if spec.lesson_id:
-            heappush(lane.lessons.setdefault(spec.lesson_id, []), place)
+            lesson = lane.lessons.get(spec.lesson_id)
+            if lesson is None:
+                lane.lessons[spec.lesson_id] = [place]
+            else:
+                heappush(lesson, place)
+
+    def _lane(self, key: LaneKey) -> _Lane:
+        lanes = self._lanes.get(key.target_session)
+        if lanes is None:
+            lanes = self._lanes[key.target_session] = {}
+        lane = lanes.get(key)
+        if lane is None:
+            lane = lanes[key] = _Lane(key)
+        return lane
 
     def discard(self, task_id: str) -> None:
         """Take a task out, if it is in."""
-        if self._places.pop(task_id, None) is None:
+        entry = self._entries.pop(task_id, None)
+        if entry is None:
             return
-        key, lesson_id = self._specs.pop(task_id)
-        lanes = self._lanes[key.target_session]
-        lane = lanes[key]
+        _, lane, lesson_id = entry
         lane.size -= 1
         if lane.size == 0:
-            del lanes[key]
+            lanes = self._lanes[lane.key.target_session]
+            del lanes[lane.key]
             if not lanes:
-                del self._lanes[key.target_session]
+                del self._lanes[lane.key.target_session]
             return
         self._compact(lane.everything, lane.size)
         if lesson_id:
@@ -95,7 +106,7 @@ class Queue:
 
         Only the head of each lane that fits, and of each lesson with a bonus in it, can be that task.
         """
-        places, best = self._places, None
+        best: Place | None = None
         best_order_ms = 0
         for target in ("", key_fits.session_name):
             for key, lane in self._lanes.get(target, {}).items():
@@ -105,26 +116,23 @@ class Queue:
                 if bonus_ms and lane.lessons:
                     heaps += [lane.lessons[lesson] for lesson in bonus_ms if lesson in lane.lessons]
                 for heap in heaps:
-                    head: Place | None = heap[0] if heap else None
-                    if head is None or places.get(head.task_id) is not head:
-                        head = self._head(heap)
-                        if head is None:
-                            continue
+                    head = self._head(heap)
+                    if head is None:
+                        continue
                     order_ms = head.order_ms
                     if bonus_ms:
-                        order_ms -= bonus_ms.get(self._specs[head.task_id][1], 0)
-                    if (
-                        best is None
-                        or order_ms < best_order_ms
-                        or (order_ms == best_order_ms and head < best)
-                    ):
+                        order_ms -= bonus_ms.get(self._entries[head.task_id][2], 0)
+                    if best is None or (order_ms, head) < (best_order_ms, best):
                         best, best_order_ms = head, order_ms
         return None if best is None else (best, best.order_ms - best_order_ms)
 
     def _head(self, heap: list[Place]) -> Place | None:
+        entries = self._entries
         while heap:
-            if self._is_current(heap[0]):
-                return heap[0]
+            head = heap[0]
+            entry = entries.get(head.task_id)
+            if entry is not None and entry[0] is head:
+                return head
             heappop(heap)
         return None
 
@@ -137,7 +145,8 @@ class Queue:
 
     def _is_current(self, place: Place) -> bool:
         """Whether this entry is the task's last one: an equal one may stand in a lane or lesson it has left."""
-        return self._places.get(place.task_id) is place
+        entry = self._entries.get(place.task_id)
+        return entry is not None and entry[0] is place
 
 
 class LaneFilter:
