@@ -769,7 +769,9 @@ class BackTest(Stamped):
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
-    metrics_total = models.BigIntegerField(default=0, help_text="estimated before the replay, counted after it")
+    metrics_total = models.BigIntegerField(
+        default=0, help_text="estimated before the replay, counted after it"
+    )
     metrics_done = models.BigIntegerField(default=0)
     result = models.JSONField(null=True, blank=True)
     error = models.CharField(max_length=500, blank=True, default="")
@@ -780,7 +782,9 @@ class BackTest(Stamped):
         constraints = [_one_of("state", RunState, "back_test_state_known")]
         indexes = [
             models.Index(
-                fields=["created_at"], condition=Q(state__in=["queued", "running"]), name="back_test_unfinished"
+                fields=["created_at"],
+                condition=Q(state__in=["queued", "running"]),
+                name="back_test_unfinished",
             )
         ]
 
