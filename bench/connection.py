@@ -29,6 +29,8 @@ class Connection:
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of the answer."""
         async with asyncio.timeout(TIMEOUT_S):
+            if self._reader.at_eof():  # the server keeps an idle connection for a minute
+                await self.open()
             self._writer.write(
                 b"POST " + path.encode() + self._head + str(len(body)).encode() + b"\r\n\r\n" + body
             )

@@ -124,7 +124,7 @@ class Hot:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one HTTP request."""
         path = scope["path"]
-        if scope["type"] != "http" or not path.startswith("/api/"):
+        if scope["type"] != "http" or not path.startswith(("/api/", "/xapi/")):
             await self._django(scope, receive, send)
             return
         headers = {
@@ -138,7 +138,7 @@ class Hot:
                 await self._serve(route, values, scope, headers, receive, send)
             else:
                 check_declared_size(headers.get("content-length"))
-                await self._django(scope, _limited(receive), send)
+                await self._django(scope, _bounded(receive), send)
         except Problem as problem:
             await _send_problem(send, problem, path)
 
@@ -268,23 +268,15 @@ def _credential(route: Route, headers: Mapping[str, str], query: Mapping[str, st
 async def read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
     """The whole inflated body. Raises payload-too-large, request-timeout; ClientGone if it never ends."""
     check_declared_size(headers.get("content-length"))
+    bounded = _bounded(receive)
     chunks: list[bytes] = []
-    size_bytes = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                size_bytes += len(chunk)
-                if size_bytes > LIMIT_BYTES:
-                    raise too_large()
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError as error:
-        raise Problem("request-timeout", f"The body took longer than {BODY_TIMEOUT_S:.0f} s.") from error
+    more = True
+    while more:
+        message = await bounded()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
     return inflate(chunks[0] if len(chunks) == 1 else b"".join(chunks), headers.get("content-encoding", ""))
 
 
@@ -315,19 +307,31 @@ def _located(text: str) -> FieldError:
     return FieldError(("body", *loc), (match["msg"] if match else text) + ".")
 
 
-def _limited(receive: Receive) -> Receive:
-    """`receive` that refuses a body longer than the limit, whatever its Content-Length said."""
+def _bounded(receive: Receive) -> Receive:
+    """`receive` that refuses a body which is longer than the limit, whatever its Content-Length said, or takes
+    longer than BODY_TIMEOUT_S to arrive.
+    """
     size_bytes = 0
+    ends_s = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+    is_whole = False
 
-    async def counted() -> dict[str, Any]:
-        nonlocal size_bytes
-        message = await receive()
+    async def bounded() -> dict[str, Any]:
+        nonlocal size_bytes, is_whole
+        if is_whole:
+            return await receive()  # only the client's leaving can follow, and that has no deadline
+        try:
+            async with asyncio.timeout_at(ends_s):
+                message = await receive()
+        except TimeoutError as error:
+            detail = f"The body took longer than {BODY_TIMEOUT_S:.0f} s."
+            raise Problem("request-timeout", detail) from error
         size_bytes += len(message.get("body", b""))
         if size_bytes > LIMIT_BYTES:
             raise too_large()
+        is_whole = not message.get("more_body", False)
         return message
 
-    return counted
+    return bounded
 
 
 def _yields(route: Route, headers: Mapping[str, str]) -> bool:

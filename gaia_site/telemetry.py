@@ -75,6 +75,7 @@ def logging_config(*, level: str, log_format: LogFormat) -> dict[str, Any]:
             "django.server": {"handlers": [], "propagate": True},
             "django.channels.server": {"level": "WARNING"},
             "daphne": {"level": "WARNING"},
+            "uvicorn": {"level": "ERROR"},  # a client's broken request is the client's affair
             "axes": {"level": "WARNING"},
         },
     }

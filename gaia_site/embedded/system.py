@@ -37,8 +37,6 @@ SERVER_TIMEOUT_S = 60.0
 MIGRATE_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 90.0
 DEMO_SETUP_TIMEOUT_S = 120.0
-LONGEST_REQUEST_S = 60
-"""Longer than the longest poll the API allows (30 s); a slower client is cut off."""
 
 POOLS = {"web": "12", "worker": "6", "node": "4", "demo": "3"}
 """Most database connections of one process of each role; with the embedded server's 60 they leave room for people."""
@@ -224,11 +222,8 @@ class System:
 
     def _web(self) -> Part:
         assert self._listener is not None
-        command = (
-            *(sys.executable, "-m", "daphne", "--fd", str(self._listener.fileno())),
-            *("--http-timeout", str(LONGEST_REQUEST_S), "--no-server-name", "--verbosity", "0"),
-            "gaia_site.asgi:application",
-        )
+        listening_at = str(self._listener.fileno())
+        command = (sys.executable, str(self._folder / "manage.py"), "web", "--fd", listening_at)
         return Part(
             "web",
             "web",

@@ -107,7 +107,7 @@ def name() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def web(node_process: Cluster, django_db_blocker: Any) -> Iterator[Web]:
-    """One daphne for the run of this test process."""
+    """One web process for the run of this test process."""
     with django_db_blocker.unblock():
         process = Web(node_process).start()
     yield process

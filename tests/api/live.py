@@ -1,4 +1,4 @@
-"""The site as clients meet it: a real daphne over the real node, PostgreSQL and Redis, spoken to by HTTP."""
+"""The site as clients meet it: a real web process over the real node, PostgreSQL and Redis, spoken to by HTTP."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import urllib3
 from tests.cluster import ROOT, Cluster, eventually, free_ports, test_database_url
 
 START_S = 60.0
+OURS = ("manage.py", "web", "--host", "127.0.0.1", "--port", "{port}")
+DAPHNE = ("-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "gaia_site.asgi:application")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +77,10 @@ class Caller:
 
 
 class Web:
-    """One daphne in a process of its own."""
+    """One web process, of the command we start it with or of another that serves the same application."""
 
-    def __init__(self, cluster: Cluster, **extra: str) -> None:
+    def __init__(self, cluster: Cluster, *, command: tuple[str, ...] = OURS, **extra: str) -> None:
+        self.command = command
         self.folder = Path(tempfile.mkdtemp(prefix="gaia-web-"))
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -95,16 +98,7 @@ class Web:
 
     def start(self) -> Web:
         """Starts it and waits until it answers."""
-        command = [
-            sys.executable,
-            "-m",
-            "daphne",
-            "-b",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "gaia_site.asgi:application",
-        ]
+        command = [sys.executable, *(part.format(port=self.port) for part in self.command)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         try:

@@ -30,27 +30,36 @@ APPLICATION = """
     application = Drain(slow)
     application.end_on_signals()
 """
+OURS = """
+    import socket
+    import sys
+    import uvloop
+    from twisted.internet import asyncioreactor
+
+    asyncioreactor.install(uvloop.new_event_loop())
+
+    from slow_site import application
+    from gaia_site.web_server import WebServer
+
+    WebServer(application, socket.socket(fileno=int(sys.argv[2]))).run()
+"""
 
 
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """daphne with an application whose answers take as many seconds as the query says."""
+@pytest.fixture(params=["our server", "daphne alone"])
+def web(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server with an application whose answers take as many seconds as the query says."""
     (tmp_path / "slow_site.py").write_text(textwrap.dedent(APPLICATION))
+    (tmp_path / "ours.py").write_text(textwrap.dedent(OURS))
+    command = {
+        "our server": ["ours.py"],
+        "daphne alone": ["-m", "daphne", "-v", "0", "slow_site:application"],
+    }[request.param]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         os.set_inheritable(listener.fileno(), True)
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "daphne",
-                "--fd",
-                str(listener.fileno()),
-                "-v",
-                "0",
-                "slow_site:application",
-            ],
+            [sys.executable, *command, "--fd", str(listener.fileno())],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             pass_fds=[listener.fileno()],

@@ -64,9 +64,9 @@ class Processes:
 
     def web(self) -> str:
         port = free_port()
-        self.start("-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "gaia_site.asgi:application")
+        self.start("manage.py", "web", "--host", "127.0.0.1", "--port", str(port))
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: is_up(url), "daphne", START_S, self.said())
+        wait_for(lambda: is_up(url), "web", START_S, self.said())
         return url
 
     def said(self) -> list[str]:
