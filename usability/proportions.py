@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -79,3 +80,28 @@ def gap_of_gaps(one: Gap, other: Gap) -> Gap:
     low = value - sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
     high = value + sqrt((one.high - one.value) ** 2 + (other.value - other.low) ** 2)
     return Gap(value, low, high)
+
+
+def pooled(parts: Sequence[Share]) -> Share:
+    """Many counts together, as the share of so many independent ones as they are worth.
+
+    The answers of one moment are alike, so their number overstates what is known: it is divided by the design
+    effect, the variance between the parts over that of independent answers (Kish 1965; ratio estimator). Never
+    more than there were, never fewer than the parts.
+    """
+    counted = [part for part in parts if part.n]
+    total = sum(part.n for part in counted)
+    if not total:
+        return Share(0, 0)
+    share = sum(part.right for part in counted) / total
+    size = len(counted)
+    if size == 1:
+        return Share(share * total, total)
+    between = size / (size - 1) * sum((part.right - share * part.n) ** 2 for part in counted) / total**2
+    if between > 0:
+        worth = share * (1 - share) / between
+    else:
+        # Parts that agree but not wholly show no likeness; where all were good or none, it cannot be seen.
+        worth = total if 0 < share < 1 else size
+    n = int(min(total, max(size, worth)))
+    return Share(share * n, n)

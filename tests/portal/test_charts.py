@@ -105,4 +105,4 @@ def test_too_little_data_says_so():
     assert (
         rendered("{{ effect|in_words }}", effect=effect("unclear", before=None)) == "too little data to say"
     )
-    assert rendered("{{ effect|in_words }}", effect=effect("too_little_data")) == "too little data to say"
+    assert rendered("{{ effect|in_words }}", effect=effect("insufficient_data")) == "too little data to say"

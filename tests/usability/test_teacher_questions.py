@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from usability_lessons import APP, Lesson
 
 from usability import effects, selectors, services, snapshots
-from usability.effects import Share, difference_interval, verdict_of
+from usability.effects import verdict_of
 from usability.errors import Invalid, NotFound
 from usability.models import AppHealthCount, Intervention, TeacherDashboardAlert
+from usability.proportions import Share, gap
 
 MINUTE = dt.timedelta(minutes=1)
 
@@ -226,7 +227,7 @@ def test_little_data_is_called_that(raised, alice, now):
 
     effects.measure_due(now=now)
 
-    assert Intervention.objects.get().effect["verdict"] == "too_little_data"
+    assert Intervention.objects.get().effect["verdict"] == "insufficient_data"
 
 
 def test_wilsons_interval_is_the_one_of_the_paper():
@@ -237,9 +238,9 @@ def test_wilsons_interval_is_the_one_of_the_paper():
 
 def test_the_interval_of_a_difference_is_newcombes():
     """56/70 against 48/80: 0.2, from 0.0524 to 0.3339 (Newcombe 1998, table II, method 10)."""
-    low, high = difference_interval(Share(48, 80), Share(56, 70))
+    found = gap(Share(48, 80), Share(56, 70))
 
-    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
 
 
 @given(st.integers(5, 200), st.data())
@@ -285,11 +286,11 @@ def test_trends_leave_out_groups_that_would_name_a_pupil(room, alice, raised, no
 
     found = selectors.trends(room.pk, who=alice, since=now - dt.timedelta(weeks=4), until=now)
 
-    assert [week.with_signal for week in found.weeks if week.with_signal] == [3]
-    busy = next(week for week in found.weeks if week.with_signal)
+    assert [week.with_signal for week in found.spans if week.with_signal] == [3]
+    busy = next(week for week in found.spans if week.with_signal)
     assert busy.share == pytest.approx(0.5)
     assert busy.low < busy.share < busy.high
-    assert all(week.share is None for week in found.weeks if not week.with_signal)
+    assert all(week.share is None for week in found.spans if not week.with_signal)
     assert [(kind.kind, kind.times, kind.effect.verdict) for kind in found.help_kinds] == [
         ("explained", 5, "better")
     ]

@@ -15,7 +15,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
 from usability import access, selectors, services
@@ -23,22 +22,13 @@ from usability.models import InterventionKind
 from usability.portal import timeline
 from usability.portal.context import THEME_COOKIE, THEMES
 from usability.portal.doors import teacher_page
+from usability.portal.words import HELP_KINDS
 from usability.selectors.shapes import LiveClass, Signal
 
 SESSION_AGE_S = 8 * 3600
 THEME_AGE = timedelta(days=365)
 SNOOZE_MINUTES = 10
 PAUSE_MINUTES_MAX = 120
-
-INTERVENTION_WORDS = {
-    InterventionKind.EXPLAINED: gettext_lazy("Explained it"),
-    InterventionKind.HINTED: gettext_lazy("Gave a hint"),
-    InterventionKind.ENCOURAGED: gettext_lazy("Encouraged"),
-    InterventionKind.TALKED: gettext_lazy("Talked it over"),
-    InterventionKind.PAIRED: gettext_lazy("Paired up"),
-    InterventionKind.TECHNICAL: gettext_lazy("Device or app"),
-    InterventionKind.OTHER: gettext_lazy("Something else"),
-}
 
 
 class SignIn(LoginView):
@@ -114,7 +104,7 @@ def _live_context(request: HttpRequest, classroom_id: UUID) -> dict[str, Any]:
         "seat_columns": _columns(picture),
         "pupil_count": sum(1 for seat in picture.seats if seat.pupil),
         "announcement": _announcement(picture, now),
-        "intervention_kinds": INTERVENTION_WORDS.items(),
+        "intervention_kinds": HELP_KINDS.items(),
         "section": "live",
     }
 
@@ -226,7 +216,7 @@ def student(request: HttpRequest, classroom_id: UUID, student_id: str) -> HttpRe
         "span": span,
         "spans": timeline.SPANS,
         "now": now,
-        "intervention_kinds": INTERVENTION_WORDS.items(),
+        "intervention_kinds": HELP_KINDS.items(),
         "section": "student",
     }
     return render(request, "portal/student.html", context)

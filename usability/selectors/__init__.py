@@ -4,19 +4,25 @@
 """
 
 from usability.selectors.apps import RatingsSummary, app_health, ratings_summary
-from usability.selectors.classrooms import Trends, classroom_metrics, snapshots, struggling, trends
+from usability.selectors.classrooms import classroom_metrics, snapshots, struggling
 from usability.selectors.live import classrooms_of, live_class
+from usability.selectors.settings import BudgetPreview, budget_preview, class_settings
 from usability.selectors.signals import alerts_after, cursor_of, help_request_state, live_signal
 from usability.selectors.students import student_buckets, student_page
+from usability.selectors.trends import Trends, exported_signals, trends
 
 __all__ = [
+    "BudgetPreview",
     "RatingsSummary",
     "Trends",
     "alerts_after",
     "app_health",
+    "budget_preview",
+    "class_settings",
     "classroom_metrics",
     "classrooms_of",
     "cursor_of",
+    "exported_signals",
     "help_request_state",
     "live_class",
     "live_signal",

@@ -198,9 +198,11 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Share of right answers before and after help, with 95 % intervals (Wilson) and counts.
+    """One measure before and after help, with 95 % intervals and counts, beside moments without help.
 
-    `verdict` is better, worse, unclear or too_little_data. What came after is not proof of what helped.
+    `verdict` is better, worse, unclear or insufficient_data; `compared` is more_than_without_help,
+    like_without_help, less_than_without_help or insufficient_data. `measure` is right_answers, working or
+    uncorrected_typing; more is better in each. What came after is not proof of what helped.
     """
 
     verdict: str
@@ -213,6 +215,12 @@ class Effect:
     after_low: float | None
     after_high: float | None
     window_s: int
+    measure: str = "right_answers"
+    compared: str = "insufficient_data"
+    unhelped_before: float | None = None
+    unhelped_after: float | None = None
+    unhelped_episodes: int = 0
+    unhelped_among: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from typing import Any
 from django.utils import timezone
 
 from usability import access
+from usability.effect_measures import RIGHT_ANSWERS
+from usability.effects import INSUFFICIENT
 from usability.errors import Invalid
 from usability.models import Enrollment, FrustrationEvent, Intervention, SatisfactionRating
 from usability.selectors.activity import buckets_of, presence_of, strips_of
@@ -168,9 +170,13 @@ def effect_of(row: Intervention) -> Effect | None:
     """What came after, None while it has not been measured."""
     if row.effect is None:
         return None
-    before, after = row.effect.get("before") or {}, row.effect.get("after") or {}
+    stored = row.effect
+    before, after = stored.get("before") or {}, stored.get("after") or {}
+    unhelped = stored.get("unhelped") or {}
+    verdict = str(stored.get("verdict", INSUFFICIENT))
     return Effect(
-        verdict=str(row.effect.get("verdict", "too_little_data")),
+        # Effects measured by earlier versions say it in other words.
+        verdict=INSUFFICIENT if verdict == "too_little_data" else verdict,
         before=before.get("share"),
         before_n=int(before.get("n") or 0),
         before_low=before.get("low"),
@@ -179,7 +185,13 @@ def effect_of(row: Intervention) -> Effect | None:
         after_n=int(after.get("n") or 0),
         after_low=after.get("low"),
         after_high=after.get("high"),
-        window_s=int(row.effect.get("window_s", 600)),
+        window_s=int(stored.get("window_s", 600)),
+        measure=str(stored.get("measure", RIGHT_ANSWERS)).replace("share of right answers", RIGHT_ANSWERS),
+        compared=str(stored.get("compared", INSUFFICIENT)),
+        unhelped_before=(unhelped.get("before") or {}).get("share"),
+        unhelped_after=(unhelped.get("after") or {}).get("share"),
+        unhelped_episodes=int(unhelped.get("episodes") or 0),
+        unhelped_among=str(unhelped.get("among", "")),
     )
 
 
