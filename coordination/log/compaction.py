@@ -1,22 +1,28 @@
 """Snapshots in a running member: taking them, cutting the journal, sending one to a laggard, installing one."""
 
 import logging
+import math
 
 import pysyncobj.syncobj as core
 from pysyncobj import FAIL_REASON
 from pysyncobj.node import Node
 
 from coordination.log import identity, snapshot, wire
+from coordination.log.disk import DiskFull
 from coordination.log.seat import LEADER, Outgoing, Seat
 
 log = logging.getLogger(__name__)
 
 RESEND_SHARE = 2.0
 """A chunk unanswered for this share of the shortest time-out is sent again."""
+RETRY_S = 5.0
+"""After a snapshot found no room."""
 
 
 class Compaction(Seat):
     """Invariant: snapshot and journal together always cover everything answered for."""
+
+    _compact_after = -math.inf
 
     def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
         now = core.monotonicTime()
@@ -31,7 +37,7 @@ class Compaction(Seat):
             or now - self._compacted_at >= settings.snapshot_interval_s
             or self._SyncObj__forceLogCompaction
         )
-        if is_due and self.identity.cluster_id:
+        if is_due and self.identity.cluster_id and now >= self._compact_after:
             self._compacted_at = now
             self._SyncObj__forceLogCompaction = False
             if self._applied > max(self.snapshot_index, 1):
@@ -44,7 +50,12 @@ class Compaction(Seat):
         pieces = [state] if isinstance(state, bytes) else state
 
         def store() -> int:
-            snapshots.store(index, term, snapshot.encode_pieces(index, term, pieces, cluster_id))
+            content = snapshot.encode_pieces(index, term, pieces, cluster_id)
+            try:
+                snapshots.store(index, term, content)
+            except DiskFull as error:
+                log.warning("snapshot_has_no_room", extra={"index": index, "reason": str(error)})
+                return 0
             return index
 
         self._compacting = self._run_aside(store)
@@ -52,8 +63,15 @@ class Compaction(Seat):
             self._finish_compaction(self._compacting.result())
 
     def _finish_compaction(self, index: int) -> None:
-        """The journal keeps what lies behind the oldest kept snapshot: for laggards, and if the newest is damaged."""
+        """The journal keeps what lies behind the oldest kept snapshot: for laggards, and if the newest is damaged.
+
+        Without a snapshot (0: it found no room) it keeps everything, and another is taken later.
+        """
         self._compacting = None
+        if not index:
+            self._count("snapshots_without_room")
+            self._compact_after = core.monotonicTime() + RETRY_S
+            return
         self.snapshot_index = max(self.snapshot_index, index)
         self.journal.drop_before(self._snapshots.positions()[0][0])
 

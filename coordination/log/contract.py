@@ -125,3 +125,5 @@ class MemberStatus:
     cluster_id: str = ""
     snapshot_index: int = 0
     counters: dict[str, int] = field(default_factory=dict)
+    stale: str = ""
+    """Why what is read here may be old and cannot be written: the disk is full, or no leader is known; else empty."""

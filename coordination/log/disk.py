@@ -24,7 +24,7 @@ class DirectoryInUse(RuntimeError):
 
 
 class DiskFull(RuntimeError):
-    """No room for the next records. What was synced before is intact; the batch was taken back."""
+    """No room. What was synced before is intact and what found no room was taken back: it may be tried again."""
 
 
 class DiskFailed(RuntimeError):
@@ -73,7 +73,7 @@ class Disk(Protocol):
 
 def _failure(error: OSError, what: str) -> RuntimeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{what}: no room on the device; free some space and restart")
+        return DiskFull(f"{what}: the disk is full; free some space and the node goes on by itself")
     return DiskFailed(f"{what}: {error}; restart to see what is durable")
 
 
@@ -158,10 +158,18 @@ class Folder:
     def create(self, name: str, data: bytes) -> OpenFile:
         """A new file with this content, durable, open for more."""
         path = self._path / name
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failure(error, f"creating {name}") from error
         created = OpenFile(path, descriptor, 0)
-        created.write(data)
-        created.sync()
+        try:
+            created.write(data)
+            created.sync()
+        except DiskFull:
+            created.close()
+            path.unlink(missing_ok=True)
+            raise
         self._sync_names()
         return created
 

@@ -11,6 +11,7 @@ deleted without rewriting. A segment that begins with RESET replaces everything 
 from the leader takes the log's place in one atomic step.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
@@ -19,7 +20,7 @@ from typing import NamedTuple, overload
 import google_crc32c
 from pysyncobj.journal import Journal as JournalInterface
 
-from coordination.log.disk import Appending, Disk
+from coordination.log.disk import Appending, Disk, DiskFull
 
 Entry = tuple[bytes, int, int]
 """(command with its kind byte, index, term): the shape pysyncobj works with."""
@@ -105,7 +106,8 @@ class Journal(JournalInterface):  # type: ignore[misc]
     """pysyncobj's journal on our records. `position` in its interface counts from the first kept entry.
 
     There is always at least one entry: the base, of which only index and term matter. Nothing is durable before
-    `sync` returns; `sync` raises DiskFull or DiskFailed, after which this object must not be used any more.
+    `sync` returns. After DiskFull nothing has changed and `sync` may be tried again; after DiskFailed this object
+    must not be used any more: what is durable is only known after a restart.
     """
 
     def __init__(self, disk: Disk, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -143,7 +145,7 @@ class Journal(JournalInterface):  # type: ignore[misc]
         if numbers and good:
             self._file = self._disk.append(segment_name(numbers[-1]), good)
         else:
-            self._start_segment(1, [])
+            self._start_segment(1, [], 0)
 
     def _continue(self, number: int) -> None:
         data = self._disk.read(segment_name(number))
@@ -303,21 +305,25 @@ class Journal(JournalInterface):  # type: ignore[misc]
             self._segments[-1].number, max(self._segments[-1].highest_index, self.last_index)
         )
         if self._file.size >= self._segment_bytes:
-            self._start_segment(
-                self._segments[-1].number + 1, [self._pack(SEGMENT, self.last_index, self.last_term)]
-            )
+            # The batch is durable: where a new segment finds no room the old one grows a little longer.
+            with contextlib.suppress(DiskFull):
+                self._start_segment(
+                    self._segments[-1].number + 1,
+                    [self._pack(SEGMENT, self.last_index, self.last_term)],
+                    self.last_index,
+                )
         return True
 
     def reset(self, index: int, term: int, keep: Iterable[Entry] = ()) -> None:
         """Start from a snapshot that ends with this entry, followed by the entries to keep. Durable when it returns."""
         entries = [(NO_OP, index, term), *keep]
         old = [segment.number for segment in self._segments]
-        self._entries = entries
-        self._buffer.clear()
         records = [self._pack(RESET, index, term)] + [
             self._pack(ENTRY, at, of, body) for body, at, of in entries[1:]
         ]
-        self._start_segment(old[-1] + 1, records)
+        self._start_segment(old[-1] + 1, records, entries[-1][1])
+        self._entries = entries
+        self._buffer.clear()
         self._forget_segments(old)
 
     def drop_before(self, index: int) -> None:
@@ -338,13 +344,14 @@ class Journal(JournalInterface):  # type: ignore[misc]
     def _write(self, kind: int, index: int, term: int = 0, body: bytes = b"") -> None:
         self._buffer.append(self._pack(kind, index, term, body))
 
-    def _start_segment(self, number: int, records: list[bytes]) -> None:
+    def _start_segment(self, number: int, records: list[bytes], highest_index: int) -> None:
+        vote = self._pack(VOTE, 0, self._term, (self._voted_for or "").encode())
+        created = self._disk.create(segment_name(number), b"".join([*records, vote, self._pack(END)]))
         if self._segments:
             self._file.close()
-        vote = self._pack(VOTE, 0, self._term, (self._voted_for or "").encode())
-        self._file = self._disk.create(segment_name(number), b"".join([*records, vote, self._pack(END)]))
+        self._file = created
         self._batch += 1
-        self._segments.append(_Segment(number, self._entries[-1][1] if self._entries else 0))
+        self._segments.append(_Segment(number, highest_index))
 
     def _forget_segments(self, numbers: list[int]) -> None:
         """Oldest first, so that a crash in between leaves no hole."""

@@ -100,6 +100,13 @@ class Outbox(Transport):  # type: ignore[misc]
         waiting, self._late = self._late, []
         self._leave(waiting)
 
+    def discard(self) -> None:
+        """Forget everything that has not left: what it promises is not durable."""
+        waiting, self._early, self._late = self._early + self._late, [], []
+        for _, _, message in waiting:
+            if isinstance(message, wire.Forward):
+                self.speaker.refuse_forward(message.request_id)
+
     def _leave(self, waiting: list[tuple[str, int, wire.Message]]) -> None:
         for peer, term, message in waiting:
             if not self._links.send(peer, wire.encode(term, message)) and isinstance(message, wire.Forward):

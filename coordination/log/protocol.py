@@ -15,6 +15,7 @@ from coordination.machine.commands import AnyCommand
 from coordination.machine.outcomes import Accepted, Rejected
 
 AUTH_SCHEME = "GAIA"
+STALE_HEADER = "X-Raft-Stale"
 CLOCK_SKEW_MS_MAX = 300_000
 """A signed request is good this long, so that a recorded one cannot be played again for ever."""
 

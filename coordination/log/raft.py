@@ -59,7 +59,7 @@ class Member:
     """One seat in the cluster. `propose`, `read_index`, `transfer` and `status` may be called from any thread.
 
     Callbacks and hooks run in the member's own thread: they must return quickly and must not raise. If the thread
-    ends by itself (disk failed or full, a defect), `on_stopped` gets the reason and the process should exit: a restart
+    ends by itself (a disk that failed, a defect), `on_stopped` gets the reason and the process should exit: a restart
     recovers from what is really on the disk.
     """
 
@@ -150,7 +150,13 @@ class Member:
             cluster_id=replica.identity.cluster_id,
             snapshot_index=replica.snapshot_index,
             counters={**self._links.counters, **replica.counters},
+            stale=self.stale,
         )
+
+    @property
+    def stale(self) -> str:
+        """Why what is read here may be old, or an empty string: the disk is full, or no leader is known."""
+        return self._replica.full or ("" if self._replica.leader_id else "no leader is known")
 
     def _submit(self, work: Callable[[], None], waiting: Waiting) -> None:
         with self._lock:

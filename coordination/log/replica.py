@@ -24,14 +24,16 @@ from pysyncobj.node import Node
 from coordination.log import contract, identity, snapshot, wire
 from coordination.log.compaction import Compaction
 from coordination.log.contract import AppliedHook, Machine, MemberSettings, MemberView
-from coordination.log.disk import Disk
+from coordination.log.disk import Disk, DiskFull
 from coordination.log.elections import Elections
 from coordination.log.journal import JournalDamaged
 from coordination.log.outbox import Links
 from coordination.log.reads import Reads
 from coordination.log.replication import Replication
+from coordination.log.room import Room
 from coordination.log.seat import LEADER, ROLES, RunAside, raft_conf, run_here
 from coordination.log.standing import Standing
+from coordination.log.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class _NoPoller:
     def unsubscribe(self, *args: object) -> None: ...
 
 
-class Replica(Standing, Elections, Replication, Reads, Compaction):
+class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
     """One member's Raft state. Raises JournalDamaged, WrongIdentity or SnapshotDamaged when it must not start."""
 
     def __init__(
@@ -113,7 +115,16 @@ class Replica(Standing, Elections, Replication, Reads, Compaction):
     # ---- the step
 
     def step(self) -> None:
-        """Everything between two looks at the sockets. Raises DiskFull or DiskFailed: then nothing more may leave."""
+        """Everything between two looks at the sockets. Raises DiskFailed: then nothing more may leave."""
+        if not self._has_room():
+            self._outbox.flush_early()  # greetings: they promise nothing new
+            return
+        try:
+            self._step()
+        except DiskFull as error:
+            self._no_room(error)
+
+    def _step(self) -> None:
         now = core.monotonicTime()
         self._forgive_stall(now)
         self._stand(now)
@@ -132,6 +143,8 @@ class Replica(Standing, Elections, Replication, Reads, Compaction):
         return self._due
 
     def _next_due(self, now: float) -> float:
+        if self.full:
+            return self._full_retry_at
         if self._applied < self._commit or (not self._nodes and self._commit < self.journal.last_index):
             return now
         compaction = (
@@ -139,6 +152,8 @@ class Replica(Standing, Elections, Replication, Reads, Compaction):
             if self._compacting is None
             else now + 0.05
         )
+        if self._compact_after > now:
+            compaction = min(compaction, self._compact_after)
         if self._state != LEADER:
             return min(self._deadline, compaction)
         return min(self._append_time, compaction) if self._nodes else max(now + 0.01, compaction)
@@ -183,14 +198,45 @@ class Replica(Standing, Elections, Replication, Reads, Compaction):
         self._receive(self._nodes[peer], envelope.sender_term, envelope.message)
 
     def _receive(self, node: Node, sender_term: int, message: wire.Message) -> None:
+        try:
+            self._handle(node, sender_term, message)
+        except DiskFull as error:
+            self._no_room(error)
+            if isinstance(message, wire.Greeting):
+                self._links.drop(node.id, "its greeting found no room on our disk")  # it will greet again
+
+    def _handle(self, node: Node, sender_term: int, message: wire.Message) -> None:
         if isinstance(message, wire.Greeting):
             self._on_greeting(node, message)
             return
-        if node not in self._greeted or self.identity.standing == identity.NEW:
+        if node not in self._greeted or self.identity.standing == identity.NEW or self.full:
             return
         if sender_term > self.raftCurrentTerm and not isinstance(message, wire.RequestVote | wire.PreVote):
             self._adopt(sender_term)
         self._handlers[type(message)](node, sender_term, message)
+
+    # ---- what callers ask
+
+    def propose(self, payload: bytes, waiting: Waiting) -> None:
+        """Put a payload into the log, here or through the leader; refused while the disk is full."""
+        if self.full:
+            waiting.settle(contract.NotApplied(self.full))
+        else:
+            super().propose(payload, waiting)
+
+    def read(self, waiting: Waiting) -> None:
+        """Ask for a linearizable read; refused while the disk is full, when nothing new is heard either."""
+        if self.full:
+            waiting.settle(contract.NotApplied(self.full))
+        else:
+            super().read(waiting)
+
+    def transfer(self, node_id: str, waiting: Waiting) -> None:
+        """Begin to hand leadership over; a member with a full disk has none."""
+        if self.full:
+            waiting.settle(contract.NotApplied(self.full))
+        else:
+            super().transfer(node_id, waiting)
 
     # ---- what others may know
 

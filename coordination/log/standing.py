@@ -21,10 +21,9 @@ class Standing(Seat):
         self._outbox.send(node, wire.Greeting(mine.cluster_id, mine.instance, mine.standing, has_history))
 
     def _become(self, standing: str, cluster_id: str) -> None:
-        self.identity = identity.Identity(
-            1, self.identity.node_id, self.identity.instance, cluster_id, standing
-        )
-        identity.store(self._disk, self.identity)
+        found = identity.Identity(1, self.identity.node_id, self.identity.instance, cluster_id, standing)
+        identity.store(self._disk, found)  # first: where it finds no room nothing has changed
+        self.identity = found
         self._snapshots = snapshot.Snapshots(self._disk, self._cluster_id(), self._settings.snapshot_retain)
         log.info(
             "member_standing",

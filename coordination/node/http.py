@@ -80,6 +80,7 @@ class NodeInterface:
         app = web.Application(
             middlewares=[self._authenticated, _refusals], client_max_size=protocol.BODY_BYTES_MAX
         )
+        app.on_response_prepare.append(self._mark_stale)
         app.add_routes(
             [
                 web.post("/commands", self._commands),
@@ -94,6 +95,11 @@ class NodeInterface:
             ]
         )
         return app
+
+    async def _mark_stale(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Say of an answer that it may be old: the disk is full, or no leader is known."""
+        if request.method == "GET" and self._member.stale:
+            response.headers[protocol.STALE_HEADER] = "true"
 
     @web.middleware
     async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -173,10 +179,12 @@ class NodeInterface:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        """200 while commands can be taken: a leader is known and the cluster has begun."""
-        leader = self._member.status().leader
-        is_ready = bool(leader) and self._replica.read(lambda state: state.revision) > 0
-        answer = {"status": "ready" if is_ready else "missing", "leader": leader or None}
+        """200 while commands can be taken: a leader is known, the cluster has begun, the disk has room."""
+        status = self._member.status()
+        has_begun = self._replica.read(lambda state: state.revision) > 0
+        is_ready = has_begun and not status.stale
+        state = "ready" if is_ready else "stale" if has_begun else "missing"
+        answer = {"status": state, "leader": status.leader or None, "reason": status.stale or None}
         return web.json_response(answer, status=200 if is_ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:

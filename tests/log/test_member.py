@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordination.log.contract import Committed, MemberSettings, NotApplied, Outcome, Unknown
-from coordination.log.disk import DirectoryInUse, DiskFailed, DiskFull
+from coordination.log.disk import DirectoryInUse, DiskFailed
 from coordination.log.identity import WrongIdentity
 from coordination.log.raft import Member
 from tests.log.machines import Items, outcome_of
@@ -205,25 +205,6 @@ def test_a_failed_disk_ends_the_member_and_answers_unknown(started, monkeypatch)
     assert isinstance(outcome, Unknown)
     assert isinstance(started.stopped[0], DiskFailed)
     assert isinstance(propose(member, b"after"), NotApplied)
-
-
-def test_a_full_disk_ends_the_member_and_loses_nothing_answered(started, monkeypatch) -> None:
-    member = started(Items())
-    propose(member, b"kept")
-
-    def no_room(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.pwrite", no_room)
-        outcome = propose(member, b"no room")
-        wait_until(lambda: bool(started.stopped), "the hook")
-    machine = Items()
-    started(machine)
-
-    assert isinstance(outcome, Unknown)
-    assert isinstance(started.stopped[0], DiskFull)
-    wait_until(lambda: machine.items[:1] == [b"kept"], "what was answered")
 
 
 def test_a_machine_that_raises_ends_the_member(started) -> None:
