@@ -36,11 +36,20 @@ def headers(principal: Principal, origin: str | None) -> dict[str, str]:
     """What lets the calling page read the answer; nothing for a page the key does not list."""
     if origin is None or principal.kind == "browser" or not _is_allowed(principal.origins, origin):
         return {}
-    return {
-        "Access-Control-Allow-Origin": origin,
-        "Access-Control-Expose-Headers": EXPOSED_HEADERS,
-        "Vary": "Origin",
-    }
+    return _readable(origin)
+
+
+def refusal_headers(origin: str | None) -> dict[str, str]:
+    """What lets a page read a 401: nobody is known, so it is any page that some living key lists.
+
+    Without them a browser tells its page of a network error, and the page cannot ask for a new token.
+    """
+    return _refusal(origin, _origins_known() or _remember(_read_origins()))
+
+
+async def refusal_headers_async(origin: str | None) -> dict[str, str]:
+    """:func:`refusal_headers` for the event loop."""
+    return _refusal(origin, _origins_known() or _remember(await in_database(_read_origins)))
 
 
 def preflight_headers(origin: str | None, methods: Iterable[str]) -> dict[str, str]:
@@ -51,6 +60,20 @@ def preflight_headers(origin: str | None, methods: Iterable[str]) -> dict[str, s
 async def preflight_headers_async(origin: str | None, methods: Iterable[str]) -> dict[str, str]:
     """:func:`preflight_headers` for the event loop."""
     return _preflight(origin, methods, _origins_known() or _remember(await in_database(_read_origins)))
+
+
+def _refusal(origin: str | None, known: frozenset[str]) -> dict[str, str]:
+    if origin is None or not _is_allowed(known, origin):
+        return {"Vary": "Origin"}
+    return _readable(origin)
+
+
+def _readable(origin: str) -> dict[str, str]:
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": EXPOSED_HEADERS,
+        "Vary": "Origin",
+    }
 
 
 def _preflight(origin: str | None, methods: Iterable[str], known: frozenset[str]) -> dict[str, str]:

@@ -189,6 +189,8 @@ class Hot:
             return
         except Exception as error:  # noqa: BLE001  the edge of the request: whatever it is becomes an answer
             problem = from_exception(error)
+            if problem.status == 401 and route.is_open_to_pages:
+                extra |= await cors.refusal_headers_async(headers.get("origin"))
             await _send_problem(send, problem, scope["path"], extra)
             return
         await _send(send, answer, extra)

@@ -147,6 +147,9 @@ class Endpoint(APIView):
         if self.is_open_to_pages and isinstance(request.auth, Principal):
             for name, value in cors.headers(request.auth, request.headers.get("Origin")).items():
                 response.headers[name] = value
+        elif self.is_open_to_pages and response.status_code == 401:
+            for name, value in cors.refusal_headers(request.headers.get("Origin")).items():
+                response.headers[name] = value
         if self._started is not None:
             self._keep(self._started, response)
         return response
