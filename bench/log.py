@@ -101,6 +101,20 @@ def commit_once(member: Member) -> float:
     return moments[0]
 
 
+def load(member: Member, window: int) -> None:
+    """Keep `window` payloads outstanding for ever, whatever becomes of them."""
+    room = threading.Semaphore(window)
+
+    def answered(outcome: Outcome) -> None:
+        if not isinstance(outcome, Committed):
+            time.sleep(0.0005)  # without a leader it is refused at once
+        room.release()
+
+    while True:
+        room.acquire()
+        member.propose(bytes(PAYLOAD_BYTES), answered)
+
+
 def serve(options: dict[str, Any]) -> None:
     """A member's process: one JSON request a line, one JSON answer a line."""
     peers = tuple(Peer(*peer) for peer in options.pop("peers"))
@@ -115,6 +129,11 @@ def serve(options: dict[str, Any]) -> None:
             answer: object = drive(member, request["count"], request["window"])
         elif request["op"] == "commit":
             answer = commit_once(member)
+        elif request["op"] == "load":
+            threading.Thread(target=load, args=(member, request["window"]), daemon=True).start()
+            answer = True
+        elif request["op"] == "term":
+            answer = member.status().term
         else:
             answer = member.status().role
         print(json.dumps(answer), flush=True)
@@ -153,8 +172,8 @@ class Process:
 
 
 class Cluster:
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, size: int, **settings: float) -> None:
+        self.folder, self.settings = folder, settings
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(size)]
         self.addresses = {f"n{n}": f"127.0.0.1:{s.getsockname()[1]}" for n, s in enumerate(sockets, 1)}
         for each in sockets:
@@ -166,7 +185,9 @@ class Cluster:
     def start(self, name: str) -> None:
         peers = [(other, address) for other, address in self.addresses.items() if other != name]
         options = {"node_id": name, "data_dir": str(self.folder / name), "peers": peers}
-        self.running[name] = Process(options | {"secret": SECRET, "bind": self.addresses[name]})
+        self.running[name] = Process(
+            options | {"secret": SECRET, "bind": self.addresses[name]} | self.settings
+        )
 
     def leader(self) -> str:
         deadline = time.monotonic() + LIMIT_S
