@@ -364,6 +364,18 @@ class Environment:
     teacher_dashboard_enabled: bool = _variable(
         "TEACHER_DASHBOARD_ENABLED", BOOLEAN, "true", "Serve the teachers' pages and sockets."
     )
+    xapi_lrs_enabled: bool = _variable(
+        "XAPI_LRS_ENABLED",
+        BOOLEAN,
+        "true",
+        "Keep xAPI statements and serve them at /xapi/. Off: they become metrics and nothing of them is kept.",
+    )
+    xapi_kept_ms: int = _variable(
+        "XAPI_KEPT",
+        _duration("1d", "3650d"),
+        "365d",
+        "How long xAPI statements, documents and attachments are kept.",
+    )
 
     @property
     def cluster_address(self) -> str:

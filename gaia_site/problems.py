@@ -49,6 +49,7 @@ KINDS: dict[str, Kind] = {
         Kind("conflict", 409, "Conflict with the present state"),
         Kind("lease-expired", 409, "The lease is over or not yours"),
         Kind("stale-token", 412, "The token is no longer the current one"),
+        Kind("precondition-failed", 412, "A condition of the request does not hold"),
         Kind("payload-too-large", 413, "Payload too large"),
         Kind("unsupported-media-type", 415, "Unsupported media type"),
         Kind("idempotency-mismatch", 422, "The idempotency key was used with another body"),

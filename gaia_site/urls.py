@@ -20,6 +20,8 @@ urlpatterns = [
     path("agent/gaia_agent.py", agent.download, name="agent-download"),
     path("api/", include("gaia_site.api.urls")),
 ]
+if settings.GAIA.xapi_lrs_enabled:
+    urlpatterns.append(path("xapi/", include("usability.xapi.urls")))
 if settings.GAIA.teacher_dashboard_enabled:
     urlpatterns.append(path("", include("usability.portal.urls")))
 

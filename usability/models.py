@@ -30,6 +30,7 @@ from usability.kinds import (
     RunState,
     TeacherRole,
 )
+from usability.xapi import models as xapi_models  # noqa: F401  Django finds its tables through this module
 
 # What a pseudonym, a session or an item may look like: an id and never a text, for it has no blank.
 ID_PATTERN = r"^[A-Za-z0-9._:/-]+\Z"

@@ -6,7 +6,7 @@ For a service call, an import, or a process without an event loop. A request's m
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from django.db import connection, transaction
@@ -29,10 +29,17 @@ class Recorded:
     duplicate: bool = False
 
 
-def store(decoded: Decoded, *, received_at: dt.datetime, batch_key: tuple[str, str] | None = None) -> bool:
+def store(
+    decoded: Decoded,
+    *,
+    received_at: dt.datetime,
+    batch_key: tuple[str, str] | None = None,
+    committed: Callable[[Sequence[Row], int], None] | None = None,
+) -> bool:
     """Store a judged batch in one transaction; whether its id had been stored before.
 
-    Durable when the surrounding transaction has committed. Detection finds the rows by reading the table.
+    Durable when the surrounding transaction has committed; then `committed` is told the rows and their receipt
+    (unix microseconds). Without it detection finds the rows by reading the table.
     """
     if not decoded.metrics:
         return False
@@ -45,6 +52,8 @@ def store(decoded: Decoded, *, received_at: dt.datetime, batch_key: tuple[str, s
             return True
         _copy(rows)
         _keep_help_calls(rows)
+        if committed is not None:
+            transaction.on_commit(lambda: committed(rows, received_us))
     return False
 
 

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,7 +28,7 @@ from gaia_site.keys import Principal
 from gaia_site.problems import Problem, invalid
 from usability.ingest import roster
 from usability.ingest.buffer import Batch, GroupCommit, Mismatch, Overloaded, Refused, Unavailable, help_calls
-from usability.ingest.copy import Encoder, ids_from
+from usability.ingest.copy import Encoder, Row, ids_from
 from usability.ingest.decode import BATCH_LIMIT, CLICK_TYPES, Decoded, Malformed, Rules, TooManyItems, decode
 from usability.ingest.stream import Streamer
 from usability.kinds import HealthMeasure
@@ -53,6 +54,10 @@ class Ingest:
 
     def _forget(self) -> None:
         self._encoder.forget()
+
+    def hand_over(self, rows: Sequence[Row], received_us: int) -> None:
+        """Give to detection at once what another connection of this process has stored."""
+        self._streamer.hand_over([Batch(list(rows), received_us)])
 
     async def close(self) -> None:
         """Store and hand over what waits; take nothing more."""
@@ -293,6 +298,11 @@ def ingest_here() -> Ingest:
     if loop not in _ingests:
         _ingests[loop] = Ingest(_conninfo(), settings.GAIA.redis_url)
     return _ingests[loop]
+
+
+async def hand_over(rows: Sequence[Row], received_us: int) -> None:
+    """`Ingest.hand_over` of the running event loop."""
+    ingest_here().hand_over(rows, received_us)
 
 
 def _conninfo() -> str:

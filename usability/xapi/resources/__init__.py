@@ -1,0 +1,1 @@
+"""The addresses below /xapi/, one module each."""
