@@ -52,6 +52,8 @@ _LENGTHS_S = {
     "disk-full": (2.0, 6.0),
     "membership": (0.0, 2.0),
 }
+_TAKES_S = {"rolling": 30.0, "membership": 15.0, "postgres": 5.0}
+"""What is begun must be over before the traffic is, so that its recovery is seen."""
 _WEIGHTS = {"kill-leader": 3, "pause-leader": 2, "partition": 2, "partition-one-way": 2, "rolling": 1}
 
 
@@ -112,8 +114,8 @@ class Faults:
         """One fault after the other until the plan or the time is over; everything is healed at the end."""
         for fault in planned:
             await self._watch(min(fault.quiet_s, ends_s - time.monotonic()))
-            if time.monotonic() >= ends_s - fault.length_s:
-                break
+            if time.monotonic() >= ends_s - fault.length_s - _TAKES_S.get(fault.kind, 0.0):
+                continue
             await self._carry_out(fault)
 
     async def _watch(self, seconds: float) -> None:

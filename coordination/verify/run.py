@@ -27,7 +27,7 @@ HEAL_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 90.0
 CONVERGE_TIMEOUT_S = 45.0
 WATCH_TIMEOUT_S = 45.0
-SLACK_S = 0.5
+SLACK_S = 0.0
 """How much earlier than promised a lease or hold may end before it is called broken: see docs/verify.md."""
 
 Say = Callable[[str], None]
