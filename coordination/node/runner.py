@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import uvloop
 from django.db import Error as DatabaseError
 from django.db import connections
 
@@ -284,4 +285,5 @@ class Node:
 
 def run_node(environment: Environment) -> int:
     """Run the node the environment describes until it is told to stop; the exit code."""
-    return asyncio.run(Node(settings_of(environment)).run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Node(settings_of(environment)).run())
