@@ -8,6 +8,9 @@ What makes it safe to kill: decisions are a function of the stored rows and thei
 once by name and revision, and each transaction checks that the partition is still ours. A successor takes
 the last checkpoint, or nothing, reads the rows received since, comes to the same decisions and writes those
 that are missing. Redis only makes it quicker; without it rows are polled.
+
+No class stalls the others. A step folds a bounded slice of what waits, shared out among the rooms, so leases
+are renewed in time whatever the backlog; and an observation that a detector cannot take is left out alone.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from usability.stored_stream import OLDEST_THAT_COUNTS, StoredStream
 from usability.stream_partition import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from usability.detection.classroom import ClassroomState, Decision
     from usability.detection.observations import Observation
@@ -54,6 +57,16 @@ CURSOR_EVERY_S = 2.0
 # How far back a room without a checkpoint is read, and at most how many rows.
 REBUILD = dt.timedelta(hours=2)
 REBUILD_ROWS = 100_000
+# The most observations one step folds, all rooms together, and of one room at least. A step then takes a
+# fraction of the time a lease lasts.
+STEP_ROWS = 8_000
+SLICE_AT_LEAST = 100
+# With so many waiting nothing more is read: the stream and the rows keep them meanwhile.
+WAITING_MAX = 50_000
+# The longest that one step brings rooms into memory.
+SET_UP_S = 0.5
+# A room whose state could not be folded at all is built again from its rows, but not at once.
+BROKEN_FOR_S = 30.0
 # Decisions so much older than what the predecessor had judged were written by it.
 REPEATED = dt.timedelta(seconds=60)
 BLOCK_MS = 100
@@ -67,12 +80,19 @@ STEP_SECONDS = Histogram(
 HELD = Gauge("gaia_detection_partitions", "Partitions this worker holds")
 BACKLOG = Gauge("gaia_detection_backlog_seconds", "How far the fold's clock is behind now")
 REBUILDS = Counter("gaia_detection_rebuilds_total", "Rooms set up again", ["source"])
+LEFT_OUT = Counter("gaia_detection_left_out_total", "Observations a detector failed on, left out alone")
+BROKEN = Counter(
+    "gaia_detection_broken_rooms_total", "Rooms whose state could not be folded, to be built again"
+)
 FENCED = Counter("gaia_detection_fenced_total", "Writes refused because the partition had another owner")
 
 
 @dataclass(slots=True)
 class Room:
-    """One classroom in memory: the state that is written, and what has arrived since."""
+    """One classroom in memory: the state that is written, and what has arrived since.
+
+    `repeated_before`: up to there the predecessor had judged, while the room has not caught up with it.
+    """
 
     classroom_id: uuid.UUID
     partition: int
@@ -80,6 +100,17 @@ class Room:
     policy: RoomPolicy
     waiting: list[Observation] = field(default_factory=list)
     checkpoint_due_s: float = 0.0
+    repeated_before: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A room after one slice: its new state, what was decided on the way, what still waits."""
+
+    room: Room
+    state: ClassroomState
+    decisions: list[Decision]
+    waiting: list[Observation]
 
 
 class Worker:
@@ -100,6 +131,7 @@ class Worker:
         self.name = name
         self.held: dict[int, Holding] = {}
         self.rooms: dict[uuid.UUID, Room] = {}
+        self._to_set_up: dict[uuid.UUID, float] = {}
         self._clock = clock
         self._monotonic_s = monotonic_s
         self._block_ms = block_ms
@@ -121,7 +153,7 @@ class Worker:
 
     def forget(self) -> None:
         """Drop what is in memory; rows and leases stay, and the next step begins from them."""
-        self.held, self.rooms = {}, {}
+        self.held, self.rooms, self._to_set_up = {}, {}, {}
         self._stream.follow(())
         self._renewed_s = float("-inf")
 
@@ -138,8 +170,8 @@ class Worker:
         now = self._clock()
         if self._is_due("_renewed_s", ownership.RENEW_EVERY_S if self.held else ownership.ASK_EVERY_S):
             self._renew(now)
-        rows = self._stream.read(now, block_ms=self._block_ms)
-        self._sort(rows)
+        self._set_up_next(now)
+        rows = self._read(now)
         if self._is_due("_policies_s", POLICIES_EVERY_S):
             self._refresh_policies(self._clock())
         if not self._is_due("_stepped_s", STEP_EVERY_S):
@@ -170,48 +202,39 @@ class Worker:
         HELD.set(len(held))
         if gained or len(kept) != len(held):
             self._stream.follow(held.keys())
-            self._set_up(gained, now)
+            self._stream.sweep_from(now - SETTLE)
             log.info("partitions_taken", extra={"worker": self.name, "partitions": sorted(self.held)})
-        self._add_new_rooms(now)
+        wanted = [one for one in _classroom_ids() if _partition(one) in held and one not in self.rooms]
+        self._to_set_up = {one: self._to_set_up.get(one, float("-inf")) for one in wanted}
 
     def _epoch(self, number: int) -> int | None:
         holding = self.held.get(number)
         return holding.epoch if holding else None
 
-    def _set_up(self, gained: list[Holding], now: dt.datetime) -> None:
-        """Bring the rooms of these partitions to the present, and write what the predecessor did not."""
-        holdings = {one.partition: one for one in gained}
-        wanted = [one for one in _classroom_ids() if _partition(one) in holdings]
-        policies = room_policies(wanted, now)
-        checkpoints = {row.classroom_id: row for row in RoomCheckpoint.objects.filter(classroom__in=wanted)}
-        for classroom_id in wanted:
-            holding = holdings[_partition(classroom_id)]
-            self._set_up_room(
-                classroom_id, holding, policies[classroom_id], checkpoints.get(classroom_id), now
-            )
-        if holdings:
-            self._stream.sweep_from(now - SETTLE)
-
-    def _add_new_rooms(self, now: dt.datetime) -> None:
-        """Rooms of classes that were made since; they have no history that matters."""
-        new = [one for one in _classroom_ids() if _partition(one) in self.held and one not in self.rooms]
-        if not new:
+    def _set_up_next(self, now: dt.datetime) -> None:
+        """Bring rooms that are ours into memory, as many as a step has time and room for."""
+        at_s = self._monotonic_s()
+        due = [one for one, after_s in self._to_set_up.items() if after_s <= at_s]
+        if not due:
             return
-        policies = room_policies(new, now)
-        for classroom_id in new:
-            self._set_up_room(
-                classroom_id, self.held[_partition(classroom_id)], policies[classroom_id], None, now
-            )
+        policies = room_policies(due, now)
+        for classroom_id in due:
+            if self._waiting() >= WAITING_MAX or self._monotonic_s() - at_s > SET_UP_S:
+                return
+            del self._to_set_up[classroom_id]
+            holding = self.held.get(_partition(classroom_id))
+            if holding is not None and classroom_id in policies:
+                self._set_up_room(classroom_id, holding, policies[classroom_id], now)
 
     def _set_up_room(
         self,
         classroom_id: uuid.UUID,
         holding: Holding,
         policy: RoomPolicy,
-        checkpoint: RoomCheckpoint | None,
         now: dt.datetime,
     ) -> None:
-        state = _decoded(checkpoint, now)
+        """The room as its predecessor left it, with what was received since waiting to be folded."""
+        state = _decoded(RoomCheckpoint.objects.filter(classroom=classroom_id).first(), now)
         if state is None:
             REBUILDS.labels("rows").inc()
             state, since = room_fold.start(str(classroom_id)), now - REBUILD
@@ -220,12 +243,32 @@ class Worker:
             since = from_ms(state.clock_ms) - SETTLE
         rows = _stored_rows(classroom_id, policy, since, now)
         self._stream.mark_seen(row.id for row in rows)
-        room = Room(classroom_id, holding.partition, state, policy)
-        room.waiting = [observation_of(row) for row in rows]
-        self.rooms[classroom_id] = room
-        self._fold_rooms(holding, [room], now, repeated_before=holding.judged_until)
+        self.rooms[classroom_id] = Room(
+            classroom_id,
+            holding.partition,
+            state,
+            policy,
+            waiting=[observation_of(row) for row in rows],
+            repeated_before=holding.judged_until,
+        )
 
     # ------------------------------------------------------------ rows to rooms
+
+    def _waiting(self) -> int:
+        return sum(len(room.waiting) for room in self.rooms.values())
+
+    def _read(self, now: dt.datetime) -> list[StreamRow]:
+        """What is new, sorted into its rooms; nothing while enough waits already.
+
+        A room that is not in memory yet misses nothing: what is handed on here is stored, and read with the
+        rest when the room is set up.
+        """
+        waiting = self._waiting()
+        if waiting >= WAITING_MAX:
+            return []
+        rows = self._stream.read(now, block_ms=0 if waiting else self._block_ms)
+        self._sort(rows)
+        return rows
 
     def _sort(self, rows: Iterable[StreamRow]) -> None:
         for row in rows:
@@ -249,42 +292,71 @@ class Worker:
         by_partition: dict[int, list[Room]] = defaultdict(list)
         for room in self.rooms.values():
             by_partition[room.partition].append(room)
+        busy = sum(1 for room in self.rooms.values() if room.waiting)
+        most = max(SLICE_AT_LEAST, STEP_ROWS // max(1, busy))
         is_cursor_due = self._is_due("_cursor_s", CURSOR_EVERY_S)
         written = 0
         for partition, rooms in sorted(by_partition.items()):
-            written += self._fold_rooms(self.held[partition], rooms, now, write_cursor=is_cursor_due)
+            written += self._fold_rooms(
+                self.held[partition], rooms, now, most=most, write_cursor=is_cursor_due
+            )
         if is_cursor_due:
             self._tell_backlog(now)
         self._checkpoint()
         return written
 
     def _fold_rooms(
-        self,
-        holding: Holding,
-        rooms: list[Room],
-        now: dt.datetime,
-        *,
-        repeated_before: dt.datetime | None = None,
-        write_cursor: bool = False,
+        self, holding: Holding, rooms: list[Room], now: dt.datetime, *, most: int, write_cursor: bool
     ) -> int:
-        """Fold what waits in these rooms of one partition and write what was decided, in one transaction.
+        """Fold up to `most` of what waits in each of these rooms of one partition, and write what was decided.
 
-        The rooms take their new states only after the commit.
+        All in one transaction; the rooms take their new states only after the commit.
         """
-        judged_until = now - LAG
-        folded = [(room, *_folded(room, to_ms(judged_until))) for room in rooms]
+        folded = [one for room in rooms if (one := self._fold_room(room, to_ms(now - LAG), most))]
         decided = {
-            room.classroom_id: _not_repeated(found, repeated_before) for room, _, found in folded if found
+            one.room.classroom_id: _not_repeated(one.decisions, one.room.repeated_before)
+            for one in folded
+            if one.decisions
         }
         written = 0
         if any(decided.values()) or write_cursor:
+            after = {one.room.classroom_id: one.state.clock_ms for one in folded}
             with transaction.atomic():
-                ownership.check(self.name, holding, judged_until=judged_until)
+                ownership.check(self.name, holding, judged_until=self._judged_until(holding.partition, after))
                 for classroom_id in sorted(decided):
                     written += decisions.write(classroom_id, decided[classroom_id], now=now)
-        for room, state, _ in folded:
-            room.state, room.waiting = state, []
+        for one in folded:
+            one.room.state, one.room.waiting = one.state, one.waiting
+            if not one.waiting:
+                one.room.repeated_before = None
         return written
+
+    def _judged_until(self, partition: int, after: Mapping[uuid.UUID, int]) -> dt.datetime:
+        """How far all rooms of a partition are judged; `after` has the clocks that are about to be written.
+
+        A successor takes what is older for written, so a room that is not in memory yet holds it back.
+        """
+        if any(_partition(one) == partition for one in self._to_set_up):
+            return self.held[partition].judged_until or from_ms(0)
+        return from_ms(
+            min(
+                after.get(room.classroom_id, room.state.clock_ms)
+                for room in self.rooms.values()
+                if room.partition == partition
+            )
+        )
+
+    def _fold_room(self, room: Room, now_ms: int, most: int) -> Folded | None:
+        """The room after the next slice; None where its state can no longer be folded: it is built again."""
+        try:
+            return _folded(room, now_ms, most)
+        except Exception:
+            BROKEN.inc()
+            log.exception("room_broken", extra={"classroom": str(room.classroom_id)})
+            RoomCheckpoint.objects.filter(classroom=room.classroom_id).delete()
+            del self.rooms[room.classroom_id]
+            self._to_set_up[room.classroom_id] = self._monotonic_s() + BROKEN_FOR_S
+            return None
 
     def _checkpoint(self) -> None:
         """Save one room whose turn it is: one a step spreads the work."""
@@ -300,7 +372,7 @@ class Worker:
 
     def _save(self, room: Room) -> None:
         with transaction.atomic():
-            judged_until = from_ms(room.state.clock_ms)
+            judged_until = self._judged_until(room.partition, {})
             ownership.check(self.name, self.held[room.partition], judged_until=judged_until)
             RoomCheckpoint.objects.update_or_create(
                 classroom_id=room.classroom_id,
@@ -318,17 +390,35 @@ class Worker:
         DetectionWorker.objects.filter(name=self.name).update(backlog_s=backlog_s)
 
 
-def _folded(room: Room, now_ms: int) -> tuple[ClassroomState, list[Decision]]:
-    """The room at `now_ms`. Receipts after it, of a clock that runs ahead, do not hold it back."""
-    return room_fold.step(
+def _folded(room: Room, now_ms: int, most: int) -> Folded:
+    """The room with the `most` observations received first, at the moment of the last of them, or at `now_ms`.
+
+    Receipts after `now_ms`, of a clock that runs ahead, do not hold it back. The result does not depend on
+    how what waits is divided: the fold passes through every receipt.
+    """
+    waiting = sorted(room.waiting, key=room_fold.receipt_order)
+    now_slice, later = waiting[:most], waiting[most:]
+    until_ms = min(now_ms, now_slice[-1].received_ms) if later else now_ms
+    state, found = room_fold.step(
         room.state,
-        room.waiting,
-        now_ms=now_ms,
+        now_slice,
+        now_ms=until_ms,
         roster=room.policy.roster,
         profile=room.policy.profile,
         app_profiles=room.policy.app_profiles,
         controls=room.policy.controls,
     )
+    return Folded(room, state, [one for one in found if not _is_left_out(room, one)], later)
+
+
+def _is_left_out(room: Room, decision: Decision) -> bool:
+    """Whether it only says that an observation was left out, which is told to the operator and nobody else."""
+    if not isinstance(decision, room_fold.LeftOut):
+        return False
+    LEFT_OUT.inc()
+    about = {"classroom": str(room.classroom_id), "metric_type": decision.metric_type}
+    log.error("observation_left_out", extra={**about, "error": decision.error})
+    return True
 
 
 def _not_repeated(found: list[Decision], judged_until: dt.datetime | None) -> list[Decision]:

@@ -96,6 +96,16 @@ class AppHealth(msgspec.Struct, frozen=True, tag=True):
     signal: Signal
 
 
+class LeftOut(msgspec.Struct, frozen=True, tag=True):
+    """An observation that a detector failed on. Every fold leaves out the same; the rest is judged without it."""
+
+    student_id: str
+    app_name: str
+    metric_type: str
+    observation_id: str
+    error: str
+
+
 class ClassStuckOpened(msgspec.Struct, frozen=True, tag=True):
     """Several pupils struggle with the same thing: one card instead of many."""
 
@@ -124,6 +134,7 @@ Decision = (
     | EpisodeClosed
     | Recovered
     | AppHealth
+    | LeftOut
     | ClassStuckOpened
     | ClassStuckUpdated
     | ClassStuckClosed
@@ -178,7 +189,7 @@ def step(
     (budget, quiet hours and class_stuck are always the classroom's). An empty `roster` counts whoever is seen.
     """
     room = _Room(state, roster, profile, app_profiles or {}, controls or Controls())
-    for observation in sorted(observations, key=_receipt_order):
+    for observation in sorted(observations, key=receipt_order):
         room.pass_time(observation.received_ms)
         room.receive(observation)
     room.pass_time(now_ms)
@@ -259,7 +270,7 @@ class _Stored(msgspec.Struct):
     cards_closed: list[tuple[Topic, int]]
 
 
-def _receipt_order(observation: Observation) -> tuple[int, int, str]:
+def receipt_order(observation: Observation) -> tuple[int, int, str]:
     return observation.received_ms, observation.at_ms, observation.id
 
 
@@ -365,7 +376,18 @@ class _Room:
     def _fold_next(self, desk: Desk, profile: Profile) -> None:
         observation = desk.pending.pop(0)
         happenings = engine.run_timers(desk.student, observation.at_ms, profile)
-        happenings += engine.fold(desk.student, observation, profile)
+        try:
+            happenings += engine.fold(desk.student, observation, profile)
+        except Exception as error:  # noqa: BLE001  one bad row must not stop a class; the caller tells it
+            self.decisions.append(
+                LeftOut(
+                    observation.student_id,
+                    observation.app_name,
+                    observation.metric_type,
+                    observation.id,
+                    type(error).__name__,
+                )
+            )
         self._tell(desk, happenings)
 
     def _desk(self, key: Key) -> Desk:
