@@ -28,6 +28,10 @@ class Exists(Exception):
     """There is such a document, and the caller did not say what it knew of it."""
 
 
+class Unconditional(Exception):
+    """There is no such document, and the caller must say that it expects none."""
+
+
 class ConditionFailed(Exception):
     """If-Match or If-None-Match does not hold."""
 
@@ -52,25 +56,27 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The conditions of a request; empty where it has none. `is_required`: it must have one to replace."""
+    """The conditions of a request; empty where it has none.
+
+    `is_required`: it needs one to replace a document; `is_always_required`: to make one as well.
+    """
 
     if_match: str = ""
     if_none_match: str = ""
     is_required: bool = False
+    is_always_required: bool = False
 
     def check(self, etag: str | None, *, is_replacing: bool) -> None:
-        """Raises ConditionFailed, or Exists where a document would be replaced blindly. `etag` None: there is none."""
+        """Raises ConditionFailed, or Exists or Unconditional where one would be put blindly. `etag` None: none is there."""
         if self.if_match and (etag is None or not _names(self.if_match, etag)):
             raise ConditionFailed
         if self.if_none_match and etag is not None and _names(self.if_none_match, etag):
             raise ConditionFailed
-        if (
-            is_replacing
-            and self.is_required
-            and etag is not None
-            and not (self.if_match or self.if_none_match)
-        ):
-            raise Exists
+        if is_replacing and not (self.if_match or self.if_none_match):
+            if self.is_required and etag is not None:
+                raise Exists
+            if self.is_always_required:
+                raise Unconditional
 
 
 def _names(header: str, etag: str) -> bool:
@@ -105,7 +111,7 @@ def ids(owner: Owner, since: dt.datetime | None) -> tuple[list[str], dt.datetime
 def replace(
     owner: Owner, document_id: str, content_type: str, content: bytes, conditions: Conditions
 ) -> None:
-    """Store a document in place of what is there. Raises Exists, ConditionFailed."""
+    """Store a document in place of what is there. Raises Exists, Unconditional, ConditionFailed."""
     with transaction.atomic():
         known = _locked(owner, document_id)
         conditions.check(known.etag if known else None, is_replacing=True)

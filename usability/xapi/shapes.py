@@ -47,7 +47,7 @@ def ids_only(statement: dict[str, Any]) -> dict[str, Any]:
 
 
 def _activity_ids(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: found[name] for name in ("objectType", "id") if name in found}
+    return {"id": found["id"]}
 
 
 def _context_ids(context: dict[str, Any]) -> dict[str, Any]:

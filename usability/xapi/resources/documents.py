@@ -11,8 +11,9 @@ from gaia_site.problems import Problem
 from usability.ingest.adapters.ids import student_id
 from usability.xapi import asking, documents
 from usability.xapi.actors import identifier_of, pseudonym_of
-from usability.xapi.documents import ConditionFailed, Conditions, Exists, Owner
+from usability.xapi.documents import ConditionFailed, Conditions, Exists, Owner, Unconditional
 from usability.xapi.models import DocumentKind, XapiDocument
+from usability.xapi.values import Wrong
 from usability.xapi.versions import Version
 from usability.xapi.web import Allowed, Call, Resource, done, json_answer
 
@@ -31,11 +32,16 @@ class Documents(Resource):
         raise NotImplementedError
 
     def conditions(self, call: Call) -> Conditions:
-        """The conditions of the request; profiles are never replaced blindly, states only by 1.0.3."""
+        """The conditions of the request. Profiles are never replaced blindly, states only by 1.0.3.
+
+        The conformance suite of 1.0.3 wants a condition even where a profile is new; 2.0 does not.
+        """
+        is_profile = self.kind is not DocumentKind.STATE
         return Conditions(
             if_match=call.headers.get("if-match", ""),
             if_none_match=call.headers.get("if-none-match", ""),
-            is_required=self.kind is not DocumentKind.STATE or call.version is Version.V2,
+            is_required=is_profile or call.version is Version.V2,
+            is_always_required=is_profile and call.version is Version.V1,
         )
 
     def do_get(self, call: Call) -> HttpResponse:
@@ -84,6 +90,8 @@ class Documents(Resource):
             raise Problem(
                 "conflict", "There is such a document: read it and send If-Match with its ETag to replace it."
             ) from error
+        except Unconditional as error:
+            raise Wrong(("header", "if-none-match"), "send If-None-Match: * to make a profile") from error
         return done()
 
 
