@@ -7,7 +7,7 @@ import pysyncobj.syncobj as core
 from pysyncobj import FAIL_REASON
 from pysyncobj.node import Node
 
-from coordination.log import identity, snapshot, wire
+from coordination.log import identity, members, snapshot, wire
 from coordination.log.disk import DiskFull
 from coordination.log.seat import LEADER, Outgoing, Seat
 
@@ -46,6 +46,12 @@ class Compaction(Seat):
     def _compact(self, index: int) -> None:
         term = self.journal.term_at(index)
         assert term is not None, "what was applied last is in the journal"
+        try:
+            self._keep_members(index)
+        except DiskFull as error:
+            log.warning("snapshot_has_no_room", extra={"index": index, "reason": str(error)})
+            self._finish_compaction(0)
+            return
         state, cluster_id, snapshots = self._machine.snapshot(), self._cluster_id(), self._snapshots
         pieces = [state] if isinstance(state, bytes) else state
 
@@ -72,6 +78,7 @@ class Compaction(Seat):
             self._count("snapshots_without_room")
             self._compact_after = core.monotonicTime() + RETRY_S
             return
+        self._count("snapshots_taken")
         self.snapshot_index = max(self.snapshot_index, index)
         self.journal.drop_before(self._snapshots.positions()[0][0])
 
@@ -91,7 +98,14 @@ class Compaction(Seat):
             outgoing.sent, outgoing.sent_at = outgoing.offset, now
         index, snapshot_term = outgoing.position
         chunk = wire.SnapshotChunk(
-            self.raftCurrentTerm, index, snapshot_term, len(outgoing.data), outgoing.offset, self._round, data
+            self.raftCurrentTerm,
+            index,
+            snapshot_term,
+            len(outgoing.data),
+            outgoing.offset,
+            self._round,
+            data,
+            members.encode(self._members_at(index)),
         )
         self._outbox.send(node, chunk)
 
@@ -137,13 +151,22 @@ class Compaction(Seat):
             log.warning("snapshot_refused", extra={"peer": node.id, "reason": str(error)})
             return
         index, term = received.index, received.term
+        try:
+            held = members.decode(message.members)
+        except members.NotMembers as error:
+            self._count("refused_snapshots")
+            log.warning("snapshot_refused", extra={"peer": node.id, "reason": str(error)})
+            return
         keep = []
         if self.journal.term_at(index) == term:
             keep = self.journal[index + 1 - self.journal.first_index :]
+        # First who the members are: with the snapshot but an older membership it would count the wrong majorities.
+        self._store_members(held)
         self._snapshots.store(index, term, data)
         self.journal.reset(index, term, keep)
         self._machine.restore(received.state)
         self._applied = self._commit = self.snapshot_index = index
+        self._members_of_snapshot(held, index, keeps_tail=bool(keep))
         self._verified = (message.term, max(self._verified[1], index))
         self._count("snapshots_installed")
         for covered in [at for at in self._waiting_commit if at <= index]:
