@@ -3,12 +3,16 @@
 Data only. A caller needs this module and `raft.Member`, nothing else of the package.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 LEADER, FOLLOWER, CANDIDATE, JOINING = "leader", "follower", "candidate", "joining"
+LEARNER, REMOVED = "learner", "removed"
+
+NOT_LEADER, BUSY, CONFLICT, MISSING = "not_leader", "busy", "conflict", "missing"
+"""Why a change of membership was not made: ask the leader; ask again in a moment; never as things are; no such member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +24,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class NotApplied:
-    """The payload was not applied and never will be. It may be proposed again."""
+    """The payload was not applied and never will be. It may be proposed again. `code` is one of those above, or empty."""
 
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,10 @@ class Machine(Protocol):
     def apply(self, payload: bytes) -> object:
         """The answer to one committed payload; the same on every member."""
 
-    def snapshot(self) -> bytes:
-        """The whole state, as bytes of the machine's own."""
+    def snapshot(self) -> bytes | Iterable[bytes]:
+        """The whole state, as bytes of the machine's own: at once, or in pieces that another thread takes while
+        `apply` goes on, and that together tell of the moment of this call.
+        """
 
     def restore(self, data: bytes) -> None:
         """Replace the whole state by one that `snapshot` returned."""
@@ -57,7 +64,7 @@ class Machine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another member of the fixed list: its node id and the `host:port` at which it listens for members."""
+    """Another member as configured: its node id and the `host:port` at which it listens for members."""
 
     node_id: str
     address: str
@@ -65,7 +72,11 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """Everything a member needs to know. Without peers it is a cluster of one: same code, no sockets.
+    """Everything a member needs to know. Without peers it is a cluster of one; without `bind` it has no sockets.
+
+    `peers` are the founders of a new cluster, and whom a new member asks first. A directory that knows a membership
+    goes by that. `advertise` is where others reach this member, `bind` where unset. With `may_found` False an empty
+    directory begins no cluster: it waits until a member of one greets it.
 
     `heartbeat_timeout_s` and `election_timeout_s` are RAFT_HEARTBEAT_TIMEOUT and RAFT_ELECTION_TIMEOUT: a member
     that has heard no leader for a time drawn between the two asks for votes. Leaders send three times as often; pysyncobj asks for more than that.
@@ -75,7 +86,9 @@ class MemberSettings:
     data_dir: Path
     secret: str = ""
     bind: str = ""
+    advertise: str = ""
     peers: tuple[Peer, ...] = ()
+    may_found: bool = True
     heartbeat_timeout_s: float = 0.15
     election_timeout_s: float = 0.3
     command_timeout_s: float = 5.0
@@ -90,6 +103,11 @@ class MemberSettings:
     """Commands in one append message; one command may be larger and then travels alone."""
     chunk_bytes: int = 256 * 1024
     """Of a snapshot, in one message."""
+
+    @property
+    def address(self) -> str:
+        """Where others reach this member."""
+        return self.advertise or self.bind
 
     @property
     def append_period_s(self) -> float:

@@ -23,10 +23,10 @@ class Elections(Seat):
         """When our time is up, first ask whether an election could be won; only then let pysyncobj hold one."""
         if self._state == LEADER:
             return
-        if not self.identity.votes:
+        if not self.may_stand:
             self._deadline = math.inf
             return
-        if self._deadline >= now or self._may_campaign or not self._nodes:
+        if self._deadline >= now or self._may_campaign or not self._voters:
             return
         self._count("pre_votes_asked")
         self._deadline = now + self._SyncObj__generateRaftTimeout()
@@ -35,8 +35,13 @@ class Elections(Seat):
         self._reads_lost()
         term = self.raftCurrentTerm + 1
         self._pre_votes = (term, set())
-        for node in self._connected:
+        for node in self._connected & self._others:
             self._outbox.send(node, wire.PreVote(term, self.journal.last_index, self.journal.last_term))
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether this member can be a candidate: a voter that nobody has sent away."""
+        return bool(self.identity.votes and self._is_voter and not self.is_removed)
 
     def _hears_leader(self) -> bool:
         if self._state == LEADER:
@@ -58,8 +63,10 @@ class Elections(Seat):
         term, voters = self._pre_votes
         if self._state == LEADER or message.term != term or term != self.raftCurrentTerm + 1:
             return
+        if node not in self._others:
+            return
         voters.add(node.id)
-        if self._is_majority(len(voters)) and self.identity.votes:
+        if self._is_majority(len(voters)) and self.may_stand:
             self._pre_votes = (0, set())
             self._campaign()
 
@@ -85,14 +92,14 @@ class Elections(Seat):
 
     def _on_vote_granted(self, node: Node, sender_term: int, message: wire.VoteGranted) -> None:
         """Voters are counted, not votes."""
-        if (message.term, node.id) not in self._votes:
+        if node in self._others and (message.term, node.id) not in self._votes:
             self._votes = {vote for vote in self._votes if vote[0] == message.term} | {
                 (message.term, node.id)
             }
             self._stock(node, {"type": "response_vote", "term": message.term})
 
     def _on_timeout_now(self, node: Node, sender_term: int, message: wire.TimeoutNow) -> None:
-        if message.term == self.raftCurrentTerm and node == self._leader and self.identity.votes:
+        if message.term == self.raftCurrentTerm and node == self._leader and self.may_stand:
             self._transferring = self.stands_by_transfer = True
             self._campaign()
 
@@ -112,16 +119,26 @@ class Elections(Seat):
 
     def transfer(self, node_id: str, waiting: Waiting) -> None:
         """Begin to hand leadership over."""
-        target = self._nodes.get(node_id)
+        target = self._voters.get(node_id)
         if self._state != LEADER:
             waiting.settle(NotApplied("only the leader can hand over; this member does not lead"))
         elif target is None or target not in self._connected:
-            waiting.settle(NotApplied(f"{node_id} is not a connected member"))
+            waiting.settle(NotApplied(f"{node_id} is not a connected voting member"))
         elif self._transfer is not None:
             waiting.settle(NotApplied("a transfer is already under way"))
         else:
             limit = core.monotonicTime() + 4 * self._settings.election_timeout_s
             self._transfer = Transfer(target, waiting, limit)
+
+    def hand_over(self, waiting: Waiting) -> None:
+        """Begin to hand leadership over to the voter that has most of the log."""
+        there = [node for node in self._others & self._connected if self._match[node]]
+        if self._state != LEADER:
+            waiting.settle(NotApplied("this member does not lead"))
+        elif not there:
+            waiting.settle(NotApplied("there is no other voting member to lead"))
+        else:
+            self.transfer(max(there, key=lambda node: (self._match[node], node.id)).id, waiting)
 
     def _pursue_transfer(self) -> None:
         """No new commands meanwhile; the target is asked once it has everything and all of it is committed."""

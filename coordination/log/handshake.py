@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""2: memberships in the log. Version 1 would pass over them, so the two do not talk."""
 MAGIC = b"GAIAPEER"
 FIXED = struct.Struct("<8sH32s32sBB")
 PROOF_BYTES = 32
@@ -76,11 +77,12 @@ class Session:
 class Handshake:
     """One side of it. `receive` takes the other's frames and returns what to send; then `session` and `peer` are set.
 
-    A dialer knows whom it wants (`peer`); an acceptor learns it and accepts only `peers`.
+    A dialer knows whom it wants (`peer`); an acceptor learns who it is. Whoever holds the secret is let in: who is a
+    member is a question for the log, which can also tell one that it is none any more.
     """
 
-    def __init__(self, secret: str, node_id: str, peers: frozenset[str], dials: str = "") -> None:
-        self._secret, self._node_id, self._peers, self.peer = secret.encode(), node_id, peers, dials
+    def __init__(self, secret: str, node_id: str, dials: str = "") -> None:
+        self._secret, self._node_id, self.peer = secret.encode(), node_id, dials
         self._dials = bool(dials)
         self._key = X25519PrivateKey.generate()
         self._transcript = b""
@@ -108,7 +110,7 @@ class Handshake:
         return fixed + me + whom
 
     def _read_hello(self, hello: bytes) -> str:
-        """Returns who greets; raises Refused unless it is one of ours, speaks our version and means us."""
+        """Returns who greets; raises Refused unless it speaks our version, means us and is somebody else."""
         if len(hello) < FIXED.size:
             raise Refused(BAD_FRAME, f"{len(hello)} bytes are too few for a hello")
         magic, version, _, self._theirs, me_bytes, whom_bytes = FIXED.unpack_from(hello)
@@ -120,7 +122,7 @@ class Handshake:
         if len(names) != me_bytes + whom_bytes:
             raise Refused(BAD_FRAME, "the names in the hello have other lengths than it says")
         who, whom = (part.decode("utf-8", "replace") for part in (names[:me_bytes], names[me_bytes:]))
-        if whom != self._node_id or who not in self._peers or (self._dials and who != self.peer):
+        if whom != self._node_id or who in ("", self._node_id) or (self._dials and who != self.peer):
             raise Refused(NOT_A_PEER, f"{who!r} greets {whom!r}; this is {self._node_id!r}")
         return who
 

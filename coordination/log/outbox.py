@@ -26,6 +26,12 @@ class Links(Protocol):
     def drop(self, peer: str, reason: str) -> None:
         """Close the connection with this peer."""
 
+    def meet(self, peer: str, address: str) -> None:
+        """Keep a connection with this peer; the address may have changed."""
+
+    def forget(self, peer: str) -> None:
+        """Connect no more by ourselves; an open connection stays."""
+
 
 class Speaker(Protocol):
     """What the outbox asks of the replica."""

@@ -43,8 +43,10 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
-SILENCE_ELECTIONS = 3.0
-MIN_SILENCE_S = 1.0
+MIN_SILENCE_S = 0.3
+"""A peer is let go when nothing was heard from it for an election time-out, and never sooner than this."""
+HAND_OVER_S = 3.0
+"""How long an orderly stop waits for another leader."""
 
 
 def _ignore_applied(index: int, term: int, result: object) -> None:
@@ -99,12 +101,23 @@ class Member:
             self._close()
             raise
         self._links.listener = self._replica
+        if self._replica.members.seats[1:] and not settings.bind:
+            self._close()
+            raise ValueError(
+                f"{settings.data_dir} belongs to a cluster of {len(self._replica.members.seats)}: CLUSTER_ENABLED must be "
+                "true"
+            )
         self._is_running = True
         self._thread = threading.Thread(target=self._run, name=f"raft-{settings.node_id}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and close everything. What still waits is answered `Unknown`. Idempotent."""
+        """Stop the thread and close everything. What still waits is answered `Unknown`. Idempotent.
+
+        A leader hands over first, so that the others need not find out that it is gone.
+        """
+        if self._is_running and self._thread is not threading.current_thread():
+            self._hand_over()
         with self._lock:
             self._is_running = False
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -135,6 +148,37 @@ class Member:
         answer = callback or (lambda outcome: log.info("transfer_ended", extra={"outcome": repr(outcome)}))
         waiting = Waiting(answer, core.monotonicTime() + self._settings.command_timeout_s, is_read=True)
         self._submit(lambda: self._replica.transfer(node_id, waiting), waiting)
+
+    def _hand_over(self) -> None:
+        """Wait until another leads, nobody can, or a moment has passed."""
+        done = threading.Event()
+        waiting = Waiting(
+            lambda _: done.set(),
+            core.monotonicTime() + self._settings.command_timeout_s,
+            is_read=True,
+        )
+        self._submit(lambda: self._replica.hand_over(waiting), waiting)
+        done.wait(min(HAND_OVER_S, 5 * self._settings.election_timeout_s))
+
+    def add_member(self, node_id: str, address: str, callback: Answer) -> None:
+        """Take a new member in, as a learner that becomes a voter by itself. Only the leader can; see `changes`."""
+        waiting = Waiting(callback, core.monotonicTime() + self._settings.command_timeout_s)
+        self._submit(lambda: self._replica.add_member(node_id, address, waiting), waiting)
+
+    def remove_member(self, node_id: str, callback: Answer) -> None:
+        """Send a member away. Only the leader can; one that shall go itself hands over first."""
+        waiting = Waiting(callback, core.monotonicTime() + self._settings.command_timeout_s)
+        self._submit(lambda: self._replica.remove_member(node_id, waiting), waiting)
+
+    def take_snapshot(self, callback: Answer) -> None:
+        """Have this member take a snapshot soon; `Committed` with the index it begins from."""
+        waiting = Waiting(callback, core.monotonicTime() + self._settings.command_timeout_s, is_read=True)
+
+        def ask() -> None:
+            self._replica.forceLogCompaction()
+            waiting.settle(Committed(self._replica.raftLastApplied))
+
+        self._submit(ask, waiting)
 
     def status(self) -> MemberStatus:
         """Reads single values of the running replica: each is right, they need not be of one instant."""
@@ -239,12 +283,12 @@ class Member:
 
     def _make_links(self) -> PeerLinks:
         settings = self._settings
-        silence_s = max(MIN_SILENCE_S, settings.election_timeout_s * SILENCE_ELECTIONS)
+        silence_s = max(MIN_SILENCE_S, settings.election_timeout_s)
         return PeerLinks(
             node_id=settings.node_id,
             secret=settings.secret,
             bind=settings.bind,
-            peers=settings.peers,
+            peers=(),  # the replica says whom to meet
             ping_s=silence_s / 4,
             silence_s=silence_s,
             clock=core.monotonicTime,

@@ -42,8 +42,8 @@ class Reads(Seat):
 
     def _serve_reads(self) -> None:
         if self._reads and self._state == LEADER:
-            acked = sorted((self._reign.acked_round.get(n, 0) for n in self._nodes.values()), reverse=True)
-            needed = (len(self._nodes) + 1) // 2
+            acked = sorted((self._reign.acked_round.get(n, 0) for n in self._voters.values()), reverse=True)
+            needed = (len(self._voters) + 1) // 2
             confirmed = acked[needed - 1] if needed else math.inf
             open_reads = []
             for read in self._reads:

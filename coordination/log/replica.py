@@ -25,8 +25,8 @@ from coordination.log import contract, identity, snapshot, wire
 from coordination.log.compaction import Compaction
 from coordination.log.contract import AppliedHook, Machine, MemberSettings, MemberView
 from coordination.log.disk import Disk, DiskFull
-from coordination.log.elections import Elections
 from coordination.log.journal import JournalDamaged
+from coordination.log.members import Seated
 from coordination.log.outbox import Links
 from coordination.log.reads import Reads
 from coordination.log.replication import Replication
@@ -48,7 +48,7 @@ class _NoPoller:
     def unsubscribe(self, *args: object) -> None: ...
 
 
-class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
+class Replica(Standing, Replication, Reads, Compaction, Room):
     """One member's Raft state. Raises JournalDamaged, WrongIdentity or SnapshotDamaged when it must not start."""
 
     def __init__(
@@ -62,12 +62,11 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
     ) -> None:
         self._prepare(settings, disk, links, machine, on_applied, run_aside)
         newest = self._recover_snapshot()
-        peers = [Node(peer.node_id) for peer in settings.peers]
+        self._recover_members()
         conf = raft_conf(settings, self.journal, self._on_state_changed)
-        super().__init__(Node(settings.node_id), peers, conf, nodeClass=Node, transport=self._outbox)
+        super().__init__(Node(settings.node_id), [], conf, nodeClass=Node, transport=self._outbox)
         self._SyncObj__needLoadDumpFile = False
         self._poller = _NoPoller()
-        self._nodes = {peer.id: peer for peer in peers}
         self._compacted_at = core.monotonicTime()
         self._handlers: dict[type, Callable[[Node, int, Any], None]] = {
             wire.AppendEntries: self._on_append,
@@ -88,10 +87,11 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
         if newest is not None:
             machine.restore(newest.state)
             self._applied = self._commit = newest.index
-        if not peers:
+        self._activate()
+        if not self._nodes and self.identity.standing == identity.NEW and settings.may_found:
+            self._become(identity.MEMBER, identity.bootstrap_cluster_id([self.identity.instance]))
+        if not self._voters:
             self._deadline = -math.inf
-            if not self.identity.votes:
-                self._become(identity.MEMBER, identity.bootstrap_cluster_id([self.identity.instance]))
 
     # ---- recovery
 
@@ -129,6 +129,8 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
         self._forgive_stall(now)
         self._stand(now)
         self._onTick(0)
+        self._watch_members()
+        self._pursue_changes()
         self._may_campaign = self.stands_by_transfer = False
         self._serve_reads()
         self._pursue_transfer()
@@ -145,7 +147,7 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
     def _next_due(self, now: float) -> float:
         if self.full:
             return self._full_retry_at
-        if self._applied < self._commit or (not self._nodes and self._commit < self.journal.last_index):
+        if self._applied < self._commit or (not self._voters and self._commit < self.journal.last_index):
             return now
         compaction = (
             self._compacted_at + self._settings.snapshot_interval_s
@@ -170,11 +172,11 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
 
     def link_up(self, peer: str) -> None:
         """A new connection: greet; nothing else is heard from it before its greeting."""
-        self.greet(self._nodes[peer])
+        self.greet(self._node(peer))
 
     def link_down(self, peer: str) -> None:
         """The connection is gone, with everything on it that had not arrived."""
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._greeted.pop(node, None)
         self._reign.outgoing.pop(node, None)
         self._outbox.disconnected(node)
@@ -195,7 +197,7 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
             log.warning("peer_sent_no_message", extra={"peer": peer, "reason": str(error)})
             self._links.drop(peer, "it sent something that is no message")
             return
-        self._receive(self._nodes[peer], envelope.sender_term, envelope.message)
+        self._receive(self._node(peer), envelope.sender_term, envelope.message)
 
     def _receive(self, node: Node, sender_term: int, message: wire.Message) -> None:
         try:
@@ -209,7 +211,12 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
         if isinstance(message, wire.Greeting):
             self._on_greeting(node, message)
             return
-        if node not in self._greeted or self.identity.standing == identity.NEW or self.full:
+        if self.full:
+            return
+        if isinstance(message, wire.Dismissal):
+            self._on_dismissal(node, sender_term, message)
+            return
+        if self.identity.standing == identity.NEW or not self._accepts(node):
             return
         if sender_term > self.raftCurrentTerm and not isinstance(message, wire.RequestVote | wire.PreVote):
             self._adopt(sender_term)
@@ -243,7 +250,11 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
     @property
     def role(self) -> str:
         """One of the roles in `contract`."""
-        return ROLES[self._state] if self.identity.votes else contract.JOINING
+        if self.is_removed:
+            return contract.REMOVED
+        if not self.identity.votes:
+            return contract.JOINING
+        return ROLES[self._state] if self._is_voter else contract.LEARNER
 
     @property
     def leader_id(self) -> str:
@@ -253,14 +264,18 @@ class Replica(Standing, Elections, Replication, Reads, Compaction, Room):
     def views(self) -> tuple[MemberView, ...]:
         """All members, this one first; the others' progress is the leader's knowledge."""
         last, now = self.journal.last_index, core.monotonicTime()
-        mine = MemberView(self.identity.node_id, self._settings.bind, self.role, last, 0, 0.0)
-        return (mine, *(self._view(peer.node_id, peer.address, last, now) for peer in self._settings.peers))
+        me = self.identity.node_id
+        mine = MemberView(me, self._settings.address, self.role, last, 0, 0.0)
+        return (mine, *(self._view(seat, last, now) for seat in self.members.seats if seat.id != me))
 
-    def _view(self, node_id: str, address: str, last: int, now: float) -> MemberView:
-        node = self._nodes[node_id]
+    def _view(self, seat: Seated, last: int, now: float) -> MemberView:
+        node_id, address = seat.id, self._addresses.get(seat.id) or seat.address
+        node = self._node(node_id)
         role = contract.FOLLOWER if node != self._leader else contract.LEADER
         greeting = self._greeted.get(node)
-        if greeting is not None and greeting.standing != identity.MEMBER:
+        if not seat.votes:
+            role = contract.LEARNER
+        elif greeting is not None and greeting.standing != identity.MEMBER:
             role = contract.JOINING
         if self._state != LEADER:
             return MemberView(node_id, address, role)

@@ -4,8 +4,9 @@ import pysyncobj.syncobj as core
 from pysyncobj import FAIL_REASON
 from pysyncobj.node import Node
 
-from coordination.log import wire
-from coordination.log.seat import FOLLOWER, LEADER, Seat
+from coordination.log import members, wire
+from coordination.log.changes import Changes
+from coordination.log.seat import FOLLOWER, LEADER
 from coordination.log.waiting import Waiting
 
 REGULAR = b"\x00"
@@ -16,7 +17,7 @@ APPLY_SLICE_S = 0.02
 """A member that catches up goes on reading and sending in between."""
 
 
-class Replication(Seat):
+class Replication(Changes):
     """Invariant: the log equals the leader's up to every index answered for in this term."""
 
     def _follow(self, node: Node, term: int) -> bool:
@@ -34,6 +35,7 @@ class Replication(Seat):
             self._transferring = False
             self._verified = (term, self._commit)
         self._leader = node
+        self._dismissed_at = 0
         self._SyncObj__setState(FOLLOWER)
         return True
 
@@ -65,16 +67,18 @@ class Replication(Seat):
             held = self.journal.term_at(index)
             if held is not None and held != term:
                 self.journal.cut_from(index)
+                self._unnote_members(index)
                 held = None
             if held is None:
                 assert index == self.journal.last_index + 1, "the leader's entries are not in sequence"
                 self.journal.add(command, index, term)
+                self._note_members(command)
             matched = index
         return matched
 
     def _on_append_answer(self, node: Node, sender_term: int, message: wire.AppendAnswer) -> None:
         """An answer raises what is matched, a refusal lowers what is sent next; neither does the other's work."""
-        if sender_term != self.raftCurrentTerm or self._state != LEADER:
+        if sender_term != self.raftCurrentTerm or self._state != LEADER or node not in self._match:
             return
         now = core.monotonicTime()
         self._reign.seen[node] = now
@@ -84,7 +88,8 @@ class Replication(Seat):
             self._reign.joiners.pop(node, None)
         else:
             self._match[node] = 0
-            self._consider_admission(node, message.instance)
+            if node in self._others:
+                self._consider_admission(node, message.instance)
         last = self.journal.last_index
         if message.success:
             verified = min(message.next_index - 1, last)
@@ -113,6 +118,8 @@ class Replication(Seat):
         if following <= self.journal.first_index:
             self._send_chunk(node)
             return
+        # One that is being removed hears its leader, but gets the entry itself only if it belongs again.
+        is_leaving = self.members.find(node.id) is None
         room = FEED_BYTES - self._links.backlog(node.id)
         while True:
             entries = (
@@ -120,6 +127,8 @@ class Replication(Seat):
                 if room > 0
                 else []
             )
+            if is_leaving:
+                entries = [entry for entry in entries if entry[1] < self.members.index]
             previous = following - 1
             previous_term = self.journal.term_at(previous)
             assert previous_term is not None, "the base of the journal covers what is sent next"
@@ -193,7 +202,7 @@ class Replication(Seat):
     def _SyncObj__doApplyCommand(self, command: bytes) -> object:  # noqa: N802
         """Only our own payloads mean anything; pysyncobj would unpickle its kinds here."""
         if command[:1] != REGULAR:
-            return None
+            return members.in_command(command)
         index = self._applied + 1
         term = self.journal.term_at(index)
         assert term is not None, "an entry is applied from the journal"

@@ -52,7 +52,7 @@ class Room(Seat):
 
     def _heir(self) -> Node | None:
         """The connected follower that has most of the log."""
-        able = [node for node in self._connected if self.counts(node)]
+        able = [node for node in self._connected & self._others if self.counts(node)]
         return max(able, key=lambda node: self._match[node], default=None)
 
     def _has_room(self) -> bool:
@@ -70,5 +70,5 @@ class Room(Seat):
             return False
         log.info("disk_has_room", extra={"node": self.identity.node_id})
         self.full, self._full_retry_at = "", math.inf
-        self._deadline = now + self._SyncObj__generateRaftTimeout() if self._nodes else -math.inf
+        self._deadline = now + self._SyncObj__generateRaftTimeout() if self._voters else -math.inf
         return True

@@ -14,7 +14,7 @@ import pysyncobj.syncobj as core
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
 
-from coordination.log import contract, identity, snapshot, wire
+from coordination.log import contract, identity, members, snapshot, wire
 from coordination.log.contract import AppliedHook, Machine, MemberSettings
 from coordination.log.disk import Disk
 from coordination.log.journal import Journal
@@ -91,6 +91,14 @@ class Transfer:
 
 
 @dataclass(slots=True)
+class CatchingUp:
+    """A learner's round: from `began` until it holds everything up to `target`."""
+
+    target: int
+    began: float
+
+
+@dataclass(slots=True)
 class Reign:
     """What a leader knows about the others in its term; begins empty with each election."""
 
@@ -99,6 +107,7 @@ class Reign:
     outgoing: dict[Node, Outgoing] = field(default_factory=dict)
     joiners: dict[Node, Joiner] = field(default_factory=dict)
     seen: dict[Node, float] = field(default_factory=dict)
+    catching_up: dict[Node, CatchingUp] = field(default_factory=dict)
 
 
 def raft_conf(
@@ -129,6 +138,7 @@ def raft_conf(
 class Seat(SyncObj):  # type: ignore[misc]
     """The attributes every handler works on. pysyncobj itself is initialised by `Replica`."""
 
+    _others = _private("otherNodes")
     _state = _private("raftState")
     _leader = _private("raftLeader")
     _deadline = _private("raftElectionDeadline")
@@ -160,6 +170,15 @@ class Seat(SyncObj):  # type: ignore[misc]
         self.counters: dict[str, int] = {}
         self.identity = identity.load(disk, settings.node_id)
         self.journal = Journal(disk, settings.segment_bytes)
+        self._memberships: list[members.Members] = []
+        self._settled_index = self._kept_index = 0
+        self._known: dict[str, Node] = {}
+        self._nodes: dict[str, Node] = {}
+        self._voters: dict[str, Node] = {}
+        self._is_voter = False
+        self._dismissed_at = 0
+        self._addresses: dict[str, str] = {}
+        self._hinted: set[str] = set()
         self._outbox = Outbox(links)
         self._outbox.speaker = self
         self.stands_by_transfer = False
@@ -193,7 +212,11 @@ class Seat(SyncObj):  # type: ignore[misc]
         super()._SyncObj__onMessageReceived(node, message)
 
     def _is_majority(self, others: int) -> bool:
-        return (others + 1) * 2 > len(self._nodes) + 1
+        return (others + 1) * 2 > len(self._voters) + 1
+
+    def _node(self, node_id: str) -> Node:
+        """One object per peer, member or not."""
+        return self._known.setdefault(node_id, Node(node_id))
 
     def _cluster_id(self) -> bytes:
         return bytes.fromhex(self.identity.cluster_id).ljust(identity.ID_BYTES, b"\0")

@@ -3,7 +3,7 @@
 A frame is a 4-byte length, checked before anything is allocated, and as many bytes: a hello until both sides have
 proved themselves (`handshake`), then sealed ones. There is one current connection per peer: a new one that has proved
 itself replaces the old, whose unread bytes are thrown away, so that order holds across connections. The member with
-the smaller id dials. Links say something at least every `ping_s`, and a peer silent for `silence_s` is let go.
+the smaller id dials; the other only when it has waited in vain, since its address may have changed. Links say something at least every `ping_s`, and a peer silent for `silence_s` is let go.
 """
 
 import contextlib
@@ -43,6 +43,8 @@ MAX_READ_PER_POLL_BYTES = 8 * 1024 * 1024
 MAX_STRANGERS = 32
 HANDSHAKE_S = 2.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 0.5
+LATE_S = 1.0
+"""How long the member with the greater id leaves the dialling to the other."""
 ACCEPT_PAUSE_S = 0.5
 LOG_EVERY_S = 10.0
 
@@ -85,10 +87,13 @@ class _Link:
 
 @dataclass(slots=True)
 class _Dial:
-    """When to try a peer next, how long to wait after a failure, and where its address stands."""
+    """When to try a peer next, how long to wait after a failure, and where its address stands. `is_late`: it is the
+    other's turn to dial, so this one waits longer.
+    """
 
     peer: Peer
     due: float
+    is_late: bool
     wait_s: float = FIRST_RETRY_S
     resolving: "Future[tuple[int, object]] | None" = None
 
@@ -122,14 +127,13 @@ class PeerLinks:
         silence_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if peers and len(secret) < MIN_SECRET_CHARACTERS:
+        if bind and len(secret) < MIN_SECRET_CHARACTERS:
             raise ValueError(f"CLUSTER_SECRET must have at least {MIN_SECRET_CHARACTERS} characters")
         if any(peer.node_id == node_id for peer in peers) or len({p.node_id for p in peers}) != len(peers):
             raise ValueError("each peer has a node id of its own, other than this member's")
         self._node_id, self._secret, self._clock = node_id, secret, clock
         self._ping_s, self._silence_s = ping_s, silence_s
-        self._peers = frozenset(peer.node_id for peer in peers)
-        self._dials = {p.node_id: _Dial(p, clock()) for p in peers if node_id < p.node_id}
+        self._dials: dict[str, _Dial] = {}
         self._links: set[_Link] = set()
         self._current: dict[str, _Link] = {}
         self._count = 0
@@ -140,9 +144,11 @@ class PeerLinks:
         self._wake_lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._wake, selectors.EVENT_READ, None)
-        self._resolver = ThreadPoolExecutor(1, "resolver") if self._dials else None
-        self._listening: socket.socket | None = self._listen(bind) if peers else None
+        self._resolver: ThreadPoolExecutor | None = None
+        self._listening: socket.socket | None = self._listen(bind) if bind else None
         self._accept_from = 0.0
+        for peer in peers:
+            self.meet(peer.node_id, peer.address)
 
     def _listen(self, bind: str) -> socket.socket:
         family, address = resolve(bind)
@@ -155,6 +161,22 @@ class PeerLinks:
         return listening
 
     # ---- what the outbox and the replica use
+
+    def meet(self, peer: str, address: str) -> None:
+        """Keep a connection with this peer from now on, at this address if we are the one to dial."""
+        if self._listening is None or not address:
+            return
+        dial = self._dials.get(peer)
+        if dial is not None:
+            dial.peer = Peer(peer, address)
+            return
+        is_late = peer < self._node_id
+        due = self._clock() + (LATE_S * random.uniform(1.0, 2.0) if is_late else 0.0)
+        self._dials[peer] = _Dial(Peer(peer, address), due, is_late)
+
+    def forget(self, peer: str) -> None:
+        """Dial this peer no more. An open connection stays, so that it can still be told something."""
+        self._dials.pop(peer, None)
 
     def send(self, peer: str, frame: bytes) -> bool:
         """Seal and queue a frame; False if there is no open connection or it had to be closed."""
@@ -249,7 +271,8 @@ class PeerLinks:
 
     def _dial(self, dial: _Dial, now: float) -> None:
         """Resolve aside, then connect; the next try is due after a growing, jittered pause."""
-        assert self._resolver is not None, "whoever dials has a resolver"
+        if self._resolver is None:
+            self._resolver = ThreadPoolExecutor(1, "resolver")
         if dial.resolving is None:
             dial.resolving = self._resolver.submit(resolve, dial.peer.address)
             dial.resolving.add_done_callback(lambda _: self.wake())
@@ -257,7 +280,7 @@ class PeerLinks:
             dial.due = now + LAST_RETRY_S
             return
         resolving, dial.resolving = dial.resolving, None
-        dial.due = now + dial.wait_s * random.uniform(0.5, 1.0)
+        dial.due = now + (LATE_S if dial.is_late else dial.wait_s) * random.uniform(0.5, 1.0)
         dial.wait_s = min(dial.wait_s * 2, LAST_RETRY_S)
         try:
             family, address = resolving.result()
@@ -272,7 +295,7 @@ class PeerLinks:
         if code not in (0, errno.EINPROGRESS):
             connecting.close()
             raise OSError(code, os.strerror(code))
-        handshake = Handshake(self._secret, self._node_id, self._peers, dials=peer)
+        handshake = Handshake(self._secret, self._node_id, dials=peer)
         link = self._add(connecting, handshake, peer, now)
         link.is_connecting = True
         self._selector.modify(connecting, selectors.EVENT_WRITE, link)
@@ -300,7 +323,7 @@ class PeerLinks:
                     )
                     continue
                 accepted.setblocking(False)
-                self._add(accepted, Handshake(self._secret, self._node_id, self._peers), "", self._clock())
+                self._add(accepted, Handshake(self._secret, self._node_id), "", self._clock())
         except BlockingIOError:
             return
         except OSError as error:
@@ -422,6 +445,9 @@ class PeerLinks:
             log.info(
                 "peer_disconnected", extra={"peer": link.peer, "connection": link.number, "reason": reason}
             )
+            dial = self._dials.get(link.peer)
+            if dial is not None and dial.is_late:
+                dial.due = self._clock() + LATE_S * random.uniform(1.0, 2.0)
             self.listener.link_down(link.peer)
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from coordination.log.members import Members
+
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(max_length=255)]
 Blob = bytes
@@ -20,12 +22,16 @@ class Malformed(ValueError):
 
 
 class Greeting(Struct, frozen=True, array_like=True, tag="greeting"):
-    """The first message on each connection, both ways. `history`: this directory has a term, a vote or entries."""
+    """The first message on each connection, both ways, and again after a change. `history`: this directory has a
+    term, a vote or entries. `address`: where the sender listens. `members`: whom the sender takes for the members.
+    """
 
     cluster_id: Name
     instance: Name
     standing: Name
     history: bool
+    address: Name
+    members: Members
 
 
 class AppendEntries(Struct, frozen=True, array_like=True, tag="append"):
@@ -52,7 +58,9 @@ class AppendAnswer(Struct, frozen=True, array_like=True, tag="appended"):
 
 
 class SnapshotChunk(Struct, frozen=True, array_like=True, tag="chunk"):
-    """A piece of the snapshot up to (index, term). It says nothing about the receiver's log or commit index."""
+    """A piece of the snapshot up to (index, term), and who the members were there (`members.encode`). It says nothing
+    about the receiver's log or commit index.
+    """
 
     term: Index
     index: Index
@@ -61,6 +69,7 @@ class SnapshotChunk(Struct, frozen=True, array_like=True, tag="chunk"):
     offset: Index
     round: Index
     data: Blob
+    members: Blob = b""
 
 
 class ChunkWanted(Struct, frozen=True, array_like=True, tag="wanted"):
@@ -144,6 +153,13 @@ class Admission(Struct, frozen=True, array_like=True, tag="admitted"):
     index: Index
 
 
+class Dismissal(Struct, frozen=True, array_like=True, tag="dismissed"):
+    """The receiver is not among the members as of the committed entry `index`. `removed`: it was once."""
+
+    index: Index
+    removed: bool
+
+
 Message = (
     Greeting
     | AppendEntries
@@ -160,6 +176,7 @@ Message = (
     | ReadRequest
     | ReadAnswer
     | Admission
+    | Dismissal
 )
 
 

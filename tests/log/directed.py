@@ -15,8 +15,8 @@ def begin(world: World) -> None:
     """All members have met, and whoever leads has been obeyed. Cut-off leaders go on believing: that is another story."""
     world.until(lambda: world.leader() is not None and all(map(world.is_whole, world.names)))
     world.run(0.5)
-    for member in world.members.values():
-        member.live.conf.leaderFallbackTimeout = HELD_S
+    for name in world.names:
+        world.members[name].live.conf.leaderFallbackTimeout = HELD_S
 
 
 def elect(world: World, wanted: str, settle: float = 0.5, silent: tuple[str, ...] = ()) -> None:
@@ -85,7 +85,7 @@ def compaction_window(world: World) -> None:
     world.block("n1", "n2")
     world.until(lambda: len(world.acked) == 20)
     world.members["n2"].live.forceLogCompaction()
-    world.members["n2"].disk.crash_in = 2
+    world.members["n2"].disk.crash_in = 3  # the members, the snapshot, then the journal
     step(world, "n2")
     world.kill("n2")
     world.kill("n1")

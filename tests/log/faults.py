@@ -5,6 +5,7 @@ from coordination.log.contract import Committed, Outcome
 from coordination.log.waiting import Waiting
 from tests.log.world import World
 
+CHANGES = ("add", "add", "remove", "remove_leader", "add_wiped", "old_configuration")
 FAULTS = (
     "kill",
     "kill_leader",
@@ -21,13 +22,26 @@ FAULTS = (
 
 
 def random_history(world: World, seconds: float = 10.0) -> None:
+    tell(world, seconds, FAULTS)
+
+
+def changing_history(world: World, seconds: float = 12.0) -> None:
+    """As the others, while members come and go."""
+    tell(world, seconds, FAULTS + CHANGES)
+
+
+def tell(world: World, seconds: float, faults: tuple[str, ...]) -> None:
     world.until(lambda: world.leader() is not None)
     rng, end = world.rng, world.now + seconds
     while world.now < end:
         world.run(rng.uniform(0.01, 0.15))
         traffic(world)
         if rng.random() < 0.35:
-            fault(world, rng.choice(FAULTS))
+            kind = rng.choice(faults)
+            if kind in CHANGES:
+                change(world, kind)
+            else:
+                fault(world, kind)
 
 
 def traffic(world: World) -> None:
@@ -70,9 +84,52 @@ def fault(world: World, kind: str) -> None:
         world.members[name].disk.crash_in = rng.randint(1, 8)
     elif kind == "transfer" and world.leader():
         transfer(world, name)
-    elif kind == "wipe" and rng.random() < 0.5 and all(world.is_whole(other) for other in names):
+    elif kind == "wipe" and rng.random() < 0.5 and may_wipe(world):
         world.wipe(name)
         world.at(world.now + rng.uniform(0.1, 1.0), lambda: world.restart(name))
+
+
+def is_calm(world: World) -> bool:
+    """A leader, no change under way, and the directories of all voters are whole: one more loss can be borne."""
+    leader = world.leader()
+    if leader is None:
+        return False
+    replica = world.members[leader].live
+    return replica.members.index <= replica.raftCommitIndex and all(
+        world.is_whole(voter) for voter in replica.members.voters
+    )
+
+
+def may_wipe(world: World) -> bool:
+    return is_calm(world) and len(world.seated().voters) > 2
+
+
+def change(world: World, kind: str) -> None:
+    rng, leader = world.rng, world.leader()
+    if leader is None or not is_calm(world):
+        return
+    seated = world.seated()
+    outside = [name for name in world.members if seated.find(name) is None]
+    if kind in ("add", "add_wiped") and outside and len(seated.seats) < 6:
+        name = rng.choice(outside)
+        if kind == "add_wiped" and name in world.names:
+            world.wipe(name)
+        told_of = rng.sample(world.names, rng.randint(1, len(world.names)))
+        world.at(
+            world.now + rng.uniform(0.0, 0.6),
+            lambda: world.join(name, told_of=[other for other in told_of if other != name]),
+        )
+        world.change("add", name)
+    elif kind == "remove" and len(seated.voters) > 2:
+        world.change("remove", rng.choice([seat.id for seat in seated.seats]))
+    elif kind == "remove_leader" and len(seated.voters) > 2:
+        world.change("remove", leader)
+    elif kind == "old_configuration":
+        # It comes back with the list of those that began, or of all that ever were.
+        name = rng.choice(world.names)
+        world.members[name].founders = list(rng.choice([world.names, world.names[:3]]))
+        world.kill(name)
+        world.at(world.now + rng.uniform(0.1, 0.5), lambda: world.restart(name))
 
 
 def kill(world: World, name: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordination.log import identity, wire
+from coordination.log import identity, members, wire
 from coordination.log.contract import MemberSettings, Peer
 from coordination.log.replica import Replica
 from tests.log.directed import begin, elect, propose
@@ -21,6 +21,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[tuple[str, wire.Message]] = []
         self.dropped: list[str] = []
+        self.met: dict[str, str] = {}
 
     def send(self, peer: str, frame: bytes) -> bool:
         self.sent.append((peer, wire.decode(frame).message))
@@ -31,6 +32,27 @@ class Wire:
 
     def drop(self, peer: str, reason: str) -> None:
         self.dropped.append(peer)
+
+    def meet(self, peer: str, address: str) -> None:
+        self.met[peer] = address
+
+    def forget(self, peer: str) -> None:
+        self.met.pop(peer, None)
+
+
+FOUNDERS = members.configured("n1", "n1", (("n2", "n2"), ("n3", "n3")))
+
+
+def greeting(
+    cluster_id: str,
+    instance: str,
+    standing: str,
+    *,
+    history: bool,
+    of: members.Members = FOUNDERS,
+    address: str = "",
+) -> wire.Greeting:
+    return wire.Greeting(cluster_id, instance, standing, history, address, of)
 
 
 class Seated:
@@ -44,7 +66,7 @@ class Seated:
         for peer in ("n2", "n3"):
             self.replica.link_up(peer)
             if not are_silent:
-                self.hear(peer, 0, wire.Greeting("", f"instance of {peer}", identity.NEW, history=False))
+                self.hear(peer, 0, greeting("", f"instance of {peer}", identity.NEW, history=False))
 
     def hear(self, peer: str, term: int, message: wire.Message) -> list[wire.Message]:
         """Deliver one message, let a step pass, and return what was answered to that peer."""
@@ -78,7 +100,7 @@ def test_three_without_history_found_a_cluster_under_one_id(seated) -> None:
 
 
 def test_a_peer_of_another_cluster_is_dropped_and_counted(seated) -> None:
-    seated.hear("n2", 9, wire.Greeting("ff" * 16, "other", identity.MEMBER, history=True))
+    seated.hear("n2", 9, greeting("ff" * 16, "other", identity.MEMBER, history=True))
 
     assert seated.wire.dropped == ["n2"]
     assert seated.replica.counters["refused_wrong_cluster"] == 1
@@ -219,7 +241,7 @@ def test_a_lost_vote_is_granted_again_to_the_same_candidate_only(seated) -> None
 def test_a_directory_that_meets_a_history_joins_and_does_not_vote() -> None:
     member = Seated(are_silent=True)
 
-    member.hear("n2", 4, wire.Greeting("ab" * 16, "instance of n2", identity.MEMBER, history=True))
+    member.hear("n2", 4, greeting("ab" * 16, "instance of n2", identity.MEMBER, history=True))
 
     assert (member.replica.identity.standing, member.replica.identity.cluster_id) == (
         identity.JOINING,

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.log.directed import DIRECTED, play
-from tests.log.faults import random_history
+from tests.log.faults import changing_history, random_history
 from tests.log.mutations import MUTATIONS
 from tests.log.world import PowerLost, World
 
@@ -45,7 +45,7 @@ def size_of(seed: int) -> int:
 
 def play_seed(seed: int) -> None:
     with World(seed, size_of(seed)) as world:
-        random_history(world)
+        (changing_history if seed % 2 else random_history)(world)
         world.judge()
 
 

@@ -154,7 +154,7 @@ def test_a_sealed_connection_is_closed_when_its_bytes_are_changed() -> None:
     acceptor = End("n2", ports)
     try:
         with stranger(acceptor) as connection:
-            dialer = Handshake(SECRET, "n1", frozenset({"n2"}), dials="n2")
+            dialer = Handshake(SECRET, "n1", dials="n2")
             _prove(connection, dialer, acceptor)
             sealed = bytearray(dialer.session.seal(MESSAGE + b"true"))
             sealed[3] ^= 1
@@ -190,10 +190,10 @@ def test_a_newer_connection_takes_the_place_of_the_old_one() -> None:
     acceptor = End("n2", ports)
     try:
         with stranger(acceptor) as old, stranger(acceptor) as new:
-            _prove(old, Handshake(SECRET, "n1", frozenset({"n2"}), dials="n2"), acceptor)
+            _prove(old, Handshake(SECRET, "n1", dials="n2"), acceptor)
             acceptor.heard.up.clear()
 
-            _prove(new, Handshake(SECRET, "n1", frozenset({"n2"}), dials="n2"), acceptor)
+            _prove(new, Handshake(SECRET, "n1", dials="n2"), acceptor)
             poll_until(lambda: is_closed(old), acceptor)
 
             assert (acceptor.heard.down, acceptor.heard.up) == (["n1"], ["n1"])

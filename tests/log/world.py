@@ -18,11 +18,23 @@ import msgspec
 import pysyncobj.syncobj as core
 
 from coordination.log import identity
-from coordination.log.contract import Committed, MemberSettings, NotApplied, Outcome, Peer
+from coordination.log.contract import (
+    CANDIDATE,
+    FOLLOWER,
+    LEADER,
+    Committed,
+    MemberSettings,
+    NotApplied,
+    Outcome,
+    Peer,
+)
+from coordination.log.members import Members
 from coordination.log.replica import Replica
 from coordination.log.waiting import Waiting
 
 TICK_S = 0.01
+SPARES = 3
+"""How many nodes can join those that begin."""
 RECONNECT_S = 0.25
 COMMAND_TIMEOUT_S = 4.0
 
@@ -164,12 +176,20 @@ class SimLinks:
 
     def __init__(self, world: "World", name: str) -> None:
         self._world, self._name = world, name
+        self.wanted: set[str] = set()
 
     def send(self, peer: str, frame: bytes) -> bool:
         return self._world.send(self._name, peer, frame)
 
     def backlog(self, peer: str) -> int:
         return 0
+
+    def meet(self, peer: str, address: str) -> None:
+        self.wanted.add(peer)
+        self._world.want(self._name, peer)
+
+    def forget(self, peer: str) -> None:
+        self.wanted.discard(peer)
 
     def drop(self, peer: str, reason: str) -> None:
         self._world.reset(self._world.connection(self._name, peer))
@@ -181,6 +201,9 @@ class Member:
         self.replica: Replica | None = None
         self.machine = SimMachine(world, name)
         self.is_paused = False
+        self.links = SimLinks(world, name)
+        self.founders: list[str] = []
+        self.may_found = True
 
     @property
     def live(self) -> Replica:
@@ -196,11 +219,14 @@ class World:
     ) -> None:
         self.rng, self.now, self.quiet, self._batch_bytes = random.Random(seed), 1.0, quiet, batch_bytes
         self.names = [f"n{i}" for i in range(1, size + 1)]
+        everyone = [f"n{i}" for i in range(1, size + SPARES + 1)]
         self._retain = retain or 1 + seed % 2
         self.connections = {
-            frozenset((a, b)): Connection((a, b)) for a in self.names for b in self.names if a < b
+            frozenset((a, b)): Connection((a, b)) for a in everyone for b in everyone if a < b
         }
-        self.members = {name: Member(self, name) for name in self.names}
+        self.members = {name: Member(self, name) for name in everyone}
+        for name in self.names:
+            self.members[name].founders = list(self.names)
         self.later: list[tuple[float, int, Callable[[], object]]] = []
         self.serial = self.next_value = 0
         self.history: list[int] = []
@@ -227,7 +253,9 @@ class World:
         return MemberSettings(
             name,
             Path("/nowhere"),
-            peers=tuple(Peer(other, other) for other in self.names if other != name),
+            bind=name,
+            peers=tuple(Peer(other, other) for other in self.members[name].founders if other != name),
+            may_found=self.members[name].may_found,
             heartbeat_timeout_s=0.3,
             election_timeout_s=0.6,
             snapshot_entries=30,
@@ -242,10 +270,20 @@ class World:
         member = self.members[name]
         member.is_paused, member.disk.crash_in = False, None
         member.machine = SimMachine(self, name)
-        links = SimLinks(self, name)
-        member.replica = Replica(self.settings(name), member.disk, links, member.machine, lambda *_: None)
+        member.links = SimLinks(self, name)
+        member.replica = Replica(
+            self.settings(name), member.disk, member.links, member.machine, lambda *_: None
+        )
         for connection in self._connections_of(name):
             self._reconnect(connection)
+
+    def join(self, name: str, *, told_of: list[str]) -> None:
+        """A new process with an empty directory, or one that comes back, configured with these members."""
+        if name not in self.names:
+            self.names.append(name)
+        self.members[name].founders, self.members[name].may_found = [name, *told_of], False
+        if self.members[name].replica is None:
+            self.start(name)
 
     def kill(self, name: str, *, power: bool = False) -> None:
         member = self.members[name]
@@ -253,8 +291,9 @@ class World:
         if power:
             member.disk.lose_power()
         for connection in self._connections_of(name):
-            connection.up[name] = None
-            self.reset(connection)
+            if any(epoch is not None for epoch in connection.up.values()):
+                connection.up[name] = None
+                self.reset(connection)
 
     def wipe(self, name: str) -> None:
         self.kill(name)
@@ -303,6 +342,21 @@ class World:
         waiting = Waiting(answer, self.now + COMMAND_TIMEOUT_S, is_read=True)
         self.waiting.append(waiting)
         self.members[name].live.read(waiting)
+        return outcomes
+
+    def change(self, action: str, name: str) -> list[Outcome]:
+        """Ask the leader to add or remove a member; what it answers, once it does."""
+        outcomes: list[Outcome] = []
+        leader = self.leader()
+        if leader is None:
+            return outcomes
+        waiting = Waiting(outcomes.append, self.now + COMMAND_TIMEOUT_S)
+        self.waiting.append(waiting)
+        replica = self.members[leader].live
+        if action == "add":
+            replica.add_member(name, name, waiting)
+        else:
+            replica.remove_member(name, waiting)
         return outcomes
 
     # ---- what members report
@@ -397,6 +451,12 @@ class World:
             self.at(notice, lambda end=end: self.notice(connection, end))
         self.at(self.now + RECONNECT_S, lambda: self._reconnect(connection))
 
+    def want(self, name: str, peer: str) -> None:
+        """A member looks for a peer: they connect a little later, unless they are connected."""
+        connection = self.connection(name, peer)
+        if connection.up[name] is None:
+            self.at(self.now + RECONNECT_S, lambda: self._reconnect(connection))
+
     def notice(self, connection: Connection, end: str) -> None:
         if connection.up[end] is not None and connection.up[end] != connection.epoch:
             connection.up[end] = None
@@ -406,7 +466,8 @@ class World:
     def _reconnect(self, connection: Connection) -> None:
         a, b = connection.ends
         is_down = any(self.members[end].replica is None for end in connection.ends)
-        if is_down or connection.up[a] == connection.up[b] == connection.epoch:
+        is_wanted = b in self.members[a].links.wanted or a in self.members[b].links.wanted
+        if is_down or not is_wanted or connection.up[a] == connection.up[b] == connection.epoch:
             return
         for end in connection.ends:
             self.notice(connection, end)
@@ -482,14 +543,29 @@ class World:
         for connection in self.connections.values():
             for end in connection.ends:
                 connection.blocked[end], connection.slow[end] = False, 0.0
-        for name, member in self.members.items():
-            member.is_paused, member.disk.crash_in = False, None
+        for name in self.names:
+            self.members[name].is_paused, self.members[name].disk.crash_in = False, None
             self.restart(name)
         self.until(lambda: self.leader() is not None)
         self.run(2.0)
         self._prove_progress()
+        self.until(self._is_calm)
         self.run(2.0)
         self._check_histories()
+
+    def seated(self) -> Members:
+        """The members as the leader has them."""
+        leader = self.leader()
+        assert leader is not None, "nobody leads"
+        return self.members[leader].live.members
+
+    def _is_calm(self) -> bool:
+        """No change of membership is under way: learners were promoted."""
+        leader = self.leader()
+        if leader is None:
+            return False
+        replica = self.members[leader].live
+        return not replica.members.learners and replica.members.index <= replica.raftCommitIndex
 
     def _prove_progress(self) -> None:
         for _ in range(10):
@@ -511,7 +587,15 @@ class World:
         wrong = applied & self.not_applied
         if wrong:
             raise Violation(f"answered as not applied, and applied: {sorted(wrong)[:5]}")
-        for name, member in self.members.items():
+        seated = self.seated()
+        for name in self.names:
+            member = self.members[name]
+            if seated.find(name) is None:
+                if member.live.role in (LEADER, FOLLOWER, CANDIDATE):
+                    raise Violation(f"{name} was removed and is a {member.live.role}")
+                continue
+            if member.live.members != seated:
+                raise Violation(f"{name} takes {member.live.members} for the members, the leader {seated}")
             if member.machine.history != self.history:
                 raise Violation(
                     f"{name} ends with {len(member.machine.history)} commands, not {len(self.history)}"
