@@ -5,13 +5,15 @@ from __future__ import annotations
 from django.conf import settings
 
 from gaia_site.api.addresses import address
-from usability.api import alerts, apps, classrooms, events, metrics, ratings, students
+from usability.api import alerts, apps, classrooms, events, metrics, ratings, standards, students
 
 # Taking metrics in can be switched off; then these calls do not exist.
 ingest = (
     [
         address("usability/metrics", metrics.Metrics),
         address("usability/sessions", apps.SessionTokens),
+        address("usability/xapi/statements", standards.XapiStatements),
+        address("usability/caliper", standards.CaliperEvents),
     ]
     if settings.GAIA.usability_metrics_enabled
     else []

@@ -32,6 +32,8 @@ BATCH_LIMIT = 500
 # The first half of the advisory locks' name ("xapi"); the second is the app.
 LOCK = 0x78617069
 CHAIN_LIMIT = 20
+DELETED_AT_ONCE = 10_000
+DELETES_A_CALL = 50
 
 _encode = msgspec.json.Encoder().encode
 # A statement without a version was told in the first of its generation.
@@ -275,21 +277,33 @@ def _keep_definitions(new: Sequence[Arrival], app_name: str) -> None:
 # ---------------------------------------------------------------- what is kept no longer
 
 
-def delete_older_than(moment: dt.datetime, *, most: int) -> int:
-    """Take out statements, attachments and documents that were last touched before `moment`, so many of each."""
-    deleted = 0
-    with transaction.atomic(), connection.cursor() as cursor:
+def delete_older_than(moment: dt.datetime) -> int:
+    """Take out statements, attachments and documents that were last touched before `moment`; how many.
+
+    In transactions of `DELETED_AT_ONCE` rows, so that nobody waits long, and at most `DELETES_A_CALL` of them.
+    """
+    return sum(
+        _delete_old(table, column, moment)
         for table, column in (
             ("xapi_statement", "stored"),
             ("xapi_attachment", "used_at"),
             ("xapi_document", "updated_at"),
-        ):
+        )
+    )
+
+
+def _delete_old(table: str, column: str, moment: dt.datetime) -> int:
+    deleted = 0
+    with connection.cursor() as cursor:
+        for _ in range(DELETES_A_CALL):
             cursor.execute(
                 f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < %s"  # noqa: S608 - constants
                 f" ORDER BY {column} LIMIT %s)",
-                [moment, most],
+                [moment, DELETED_AT_ONCE],
             )
             deleted += cursor.rowcount
+            if cursor.rowcount < DELETED_AT_ONCE:
+                break
     return deleted
 
 

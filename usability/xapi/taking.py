@@ -18,7 +18,7 @@ from django.db import transaction
 from uuid_utils.compat import uuid7
 
 from gaia_site.bodies import decode_json
-from usability.ingest import direct
+from usability.ingest import direct, health
 from usability.ingest.adapters import xapi as adapter
 from usability.ingest.copy import Row
 from usability.ingest.decode import Decoded, Rules, judge_values
@@ -67,10 +67,9 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a request: ids in its order, how many were new, the metrics made and why others were not."""
+    """What became of a request: ids in its order, how many metrics were made, and why others were not."""
 
     ids: list[str]
-    new: int
     metrics: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -168,8 +167,15 @@ def take(arrivals: list[Arrival], body: Body, sender: Sender, committed: Committ
                 version=sender.version,
             )
         made, left_out = _metrics_of(new, sender.app_name, received_at)
-        count = _keep_metrics(made, new, sender, received_at, committed)
-    return Taken([str(one.id) for one in arrivals], len(new), count, left_out)
+        is_known = _keep_metrics(made, new, sender, received_at, committed)
+    ids = [str(one.id) for one in arrivals]
+    if is_known or not new:
+        return Taken(ids)
+    # After the commit: the counts of an app are one row for all its requests, which none shall hold for long.
+    health.count(made, left_out, app_name=sender.app_name, received_at=received_at)
+    if made is not None:
+        left_out = left_out + Counter(rejection.reason for rejection in made.rejected)
+    return Taken(ids, len(made.metrics) if made is not None else 0, left_out)
 
 
 def _metrics_of(
@@ -186,7 +192,6 @@ def _metrics_of(
     if not items or not settings.GAIA.usability_metrics_enabled:
         return None, left_out
     decoded = judge_values(items, received_at=received_at, rules=Rules(app_name=app_name))
-    left_out.update(rejection.reason for rejection in decoded.rejected)
     return decoded, left_out
 
 
@@ -196,16 +201,15 @@ def _keep_metrics(
     sender: Sender,
     received_at: dt.datetime,
     committed: Committed | None,
-) -> int:
-    """Store them; how many. Without a store of statements a batch id keeps a repetition out."""
+) -> bool:
+    """Store them; whether they had been before: without a store of statements their ids keep a repetition out."""
     if decoded is None or not decoded.metrics:
-        return 0
+        return False
     batch_key = None
-    if not settings.GAIA.xapi_lrs_enabled:
+    if not settings.GAIA.xapi_lrs_enabled and all("id" in one.statement for one in new):
         ids = hashlib.sha256(b"".join(sorted(one.id.bytes for one in new))).hexdigest()
         batch_key = (f"x:{sender.app_name}", ids)
-    is_known = direct.store(decoded, received_at=received_at, batch_key=batch_key, committed=committed)
-    return 0 if is_known else len(decoded.metrics)
+    return direct.store(decoded, received_at=received_at, batch_key=batch_key, committed=committed)
 
 
 def one_statement(body: Body) -> Any:

@@ -6,26 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from asgiref.sync import async_to_sync
-from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.utils.http import http_date
 
-from gaia_site.problems import FieldError, Problem, validation
-from usability.ingest.copy import Row
-from usability.ingest.endpoint import hand_over
-from usability.xapi import asking, multipart, query, shapes, store, taking, values
+from gaia_site.problems import Problem
+from usability.xapi import asking, multipart, query, receiving, shapes, store, taking, values
 from usability.xapi.actors import identifier_of
 from usability.xapi.multipart import Part
 from usability.xapi.query import Filter, Found
 from usability.xapi.references import Role, activities_in, key
-from usability.xapi.taking import Sender, SeveralWrong, Taken
 from usability.xapi.values import Wrong
 from usability.xapi.web import Allowed, Call, Resource, done, json_answer
 
 CONSISTENT_THROUGH = "X-Experience-API-Consistent-Through"
-METRICS = "X-Gaia-Metrics"
 
 _ONE = frozenset({"statementId", "voidedStatementId"})
 _BESIDE_ONE = frozenset({"format", "attachments"})
@@ -74,13 +68,13 @@ class Statements(Resource):
             told = value.setdefault("id", str(statement_id))
             if isinstance(told, str) and told.lower() != str(statement_id):
                 raise Wrong(("body", "id"), "not the statementId of the address")
-        return done(_headers(taken(call, body)))
+        return done(receiving.headers_of(_received(call, body)))
 
     def do_post(self, call: Call) -> HttpResponse:
         """Store one or many; the answer is their ids."""
         body = taking.body_of(call.headers.get("content-type", ""), call.body)
-        found = taken(call, body)
-        return json_answer(found.ids, headers=_headers(found))
+        found = _received(call, body)
+        return json_answer(found.ids, headers=receiving.headers_of(found))
 
     def do_get(self, call: Call) -> HttpResponse:
         """One statement, or a page of those that pass the filters."""
@@ -91,44 +85,9 @@ class Statements(Resource):
         return answer
 
 
-def taken(call: Call, body: taking.Body) -> Taken:
-    """Judge and store what a request brought. Raises a Problem that names every place that is wrong."""
-    authority = {
-        "objectType": "Agent",
-        "account": {"homePage": call.base_url, "name": f"key:{call.caller.key_id}"},
-    }
-    sender = Sender(call.app_name, authority, call.version)
-    try:
-        arrivals = taking.judged(body, call.version)
-        return taking.take(arrivals, body, sender, handing_over(call.request))
-    except SeveralWrong as several:
-        raise validation([FieldError(wrong.loc, wrong.msg) for wrong in several.wrongs]) from several
-    except store.Conflict as conflict:
-        place = body.place(conflict.index)
-        raise Problem(
-            "conflict",
-            "Another statement with this id is stored; nothing of this request was.",
-            errors=[FieldError((*place, "id"), "known with another content")],
-        ) from conflict
-
-
-def handing_over(request: HttpRequest) -> taking.Committed | None:
-    """How detection learns at once of metrics that were stored; without an event loop it finds them as rows."""
-    if not isinstance(request, ASGIRequest):
-        return None
-
-    def told(rows: Sequence[Row], received_us: int) -> None:
-        async_to_sync(hand_over)(rows, received_us)
-
-    return told
-
-
-def _headers(found: Taken) -> dict[str, str]:
-    """What became of the statements for detection, in words of the list syntax of RFC 9651."""
-    if not found.new:
-        return {METRICS: "stored=0"}
-    left_out = [f"{reason}={count}" for reason, count in sorted(found.left_out.items())]
-    return {METRICS: ", ".join([f"stored={found.metrics}", *left_out])}
+def _received(call: Call, body: taking.Body) -> taking.Taken:
+    sender = receiving.sender_of(call.caller, call.base_url, call.version)
+    return receiving.receive(body, sender, call.request)
 
 
 # ---------------------------------------------------------------- asking
