@@ -9,12 +9,14 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
 from usability import effects, partitions, snapshots
 from usability.models import AppHealthCount, FrustrationEvent, StudentAccess, TeacherDashboardAlert
 from usability.services.alerts import expire_alerts
+from usability.xapi import store as xapi
 
 if TYPE_CHECKING:
     import uuid
@@ -75,6 +77,7 @@ def upkeep(now: dt.datetime) -> int:
 def _forget_old_rows(now: dt.datetime) -> int:
     deleted = TeacherDashboardAlert.objects.delete_older_than(CONCLUSIONS_KEPT, now=now)
     deleted += FrustrationEvent.objects.delete_older_than(CONCLUSIONS_KEPT, now=now)
+    deleted += xapi.delete_older_than(now - dt.timedelta(milliseconds=settings.GAIA.xapi_kept_ms))
     deleted += AppHealthCount.objects.filter(hour__lt=now - APP_HEALTH_KEPT).delete()[0]
     return deleted + StudentAccess.objects.filter(at__lt=now - LOOKS_KEPT).delete()[0]
 
