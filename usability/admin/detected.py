@@ -15,7 +15,6 @@ from usability.admin.window import Window
 from usability.errors import UsabilityError
 from usability.models import (
     ClassroomMetricsSnapshot,
-    DetectorProfile,
     FrustrationEvent,
     HelpRequest,
     Intervention,
@@ -169,19 +168,3 @@ class ClassroomMetricsSnapshotAdmin(Window):
     search_fields = ["classroom__name"]
     date_hierarchy = "window_start"
     ordering = ["-window_start"]
-
-
-@admin.register(DetectorProfile)
-class DetectorProfileAdmin(admin.ModelAdmin):
-    list_display = [
-        "app_name",
-        "classroom",
-        "version",
-        "state",
-        "alerts_per_10_min",
-        "alert_burst",
-        "created_by",
-    ]
-    list_filter = ["state", "app_name"]
-    list_select_related = ["classroom", "created_by"]
-    search_fields = ["app_name", "classroom__name"]

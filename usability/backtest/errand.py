@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 
 from django.conf import settings
 
 log = logging.getLogger("gaia.backtest")
 
 STOP_S = 5.0
+REST_S = 60.0
 
 
 class Errand:
@@ -18,14 +20,16 @@ class Errand:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._rests_until_s = float("-inf")
 
-    def is_running(self) -> bool:
-        """Whether the last one started has not ended yet."""
+    def is_free(self) -> bool:
+        """Whether another may be started: none is running, and none has failed within a minute."""
         if self._process is not None and self._process.poll() is not None:
             if self._process.returncode:
                 log.warning("backtest_errand_failed", extra={"code": self._process.returncode})
+                self._rests_until_s = time.monotonic() + REST_S
             self._process = None
-        return self._process is not None
+        return self._process is None and time.monotonic() >= self._rests_until_s
 
     def start(self) -> None:
         """Start one."""

@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
@@ -197,14 +198,26 @@ def _name_on_toast(signal: Signal) -> str:
     return signal.pupil.short_name if signal.pupil else _("the class")
 
 
+def _moment(text: str) -> datetime | None:
+    """An aware moment; None for anything else."""
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
 @require_GET
 @teacher_page
 def student(request: HttpRequest, classroom_id: UUID, student_id: str) -> HttpResponse:
-    """One pupil: the open signal in words, then the timeline and what was done."""
+    """One pupil: the open signal in words, then the timeline and what was done; up to `until`, else up to now."""
     now = timezone.now()
+    until = min(now, _moment(request.GET.get("until", "")) or now)
     classroom = access.get_classroom(request.user, classroom_id)
     span = timeline.span_of(request.GET.get("span", ""))
-    page = selectors.student_page(student_id, who=request.user, since=now - span.length, until=now, now=now)
+    page = selectors.student_page(
+        student_id, who=request.user, since=until - span.length, until=until, now=now
+    )
     if classroom_id not in page.classroom_ids:
         raise Http404(student_id)
     services.record_look(request.user, student_id=student_id, action="view_timeline")

@@ -104,6 +104,8 @@ def preset_of(parameters: Mapping[str, Any]) -> str:
 
 
 def _history(own: Sequence[DetectorProfile], common: DetectorProfile | None) -> list[Version]:
+    if not own:
+        return []
     before = [*own[1:], common or DetectorProfile()]
     return [
         Version(

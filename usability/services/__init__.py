@@ -19,8 +19,10 @@ from usability.services.alerts import (
     undo,
 )
 from usability.services.class_settings import (
+    Wanted,
     pause_class,
     resume_class,
+    save_settings,
     set_budget,
     set_profile,
     set_quiet_hours,
@@ -34,6 +36,7 @@ from usability.snapshots import take_snapshot
 
 __all__ = [
     "SessionToken",
+    "Wanted",
     "acknowledge_alert",
     "acknowledge_event",
     "dismiss_alert",
@@ -52,6 +55,7 @@ __all__ = [
     "resolve_alert",
     "resolve_event",
     "resume_class",
+    "save_settings",
     "set_budget",
     "set_profile",
     "set_quiet_hours",

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from usability.access import get_classroom, person
-from usability.detection.policy import InvalidProfile
-from usability.errors import Invalid, NotFound
+from usability.access import get_classroom
+from usability.errors import Conflict, Invalid, NotFound
 from usability.models import SEAT_PATTERN, Classroom, DetectorProfile, Enrollment
-from usability.policies import PRESETS, profile_of
+from usability.policies import PRESETS
 from usability.push import hint_after_commit
 from usability.services.numbering import take_seqs
+from usability.services.profiles import parts_of, save_version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 PAUSE_LIMIT_MINUTES = 24 * 60
 ALERTS_LIMIT = 20
@@ -55,6 +56,10 @@ def set_budget(
     classroom_id: Any, *, who: Any, alerts: float, per_minutes: float = 10, burst: int | None = None
 ) -> DetectorProfile:
     """How often signals may interrupt: `alerts` in `per_minutes`, at most `burst` at once (None: as it was)."""
+    return _next_version(classroom_id, who, _budget_changes(alerts, per_minutes, burst))
+
+
+def _budget_changes(alerts: float, per_minutes: float, burst: int | None) -> dict[str, Any]:
     if not 0 <= alerts <= ALERTS_LIMIT:
         raise Invalid("alerts", f"a number from 0 to {ALERTS_LIMIT}, not {alerts}")
     if not 1 <= per_minutes <= 24 * 60:
@@ -64,7 +69,7 @@ def set_budget(
     changes: dict[str, Any] = {"alerts_per_10_min": alerts * 10 / per_minutes}
     if burst is not None:
         changes["alert_burst"] = burst
-    return _next_version(classroom_id, who, changes)
+    return changes
 
 
 def set_quiet_hours(
@@ -77,13 +82,20 @@ def set_quiet_hours(
     enabled: bool = True,
 ) -> DetectorProfile:
     """Local times (HH:MM) between which nothing interrupts; `days` 1 to 7 from Monday; not enabled: none."""
-    for name, clock in (("starts_at", starts_at), ("ends_at", ends_at)):
-        if enabled and not CLOCK.fullmatch(clock):
-            raise Invalid(name, f"a time such as 15:30, not {clock!r}")
-    if enabled and (not days or any(day not in range(1, 8) for day in days)):
+    if not enabled:
+        return _next_version(classroom_id, who, {"quiet_hours": []})
+    entry = _quiet_entry({"days": days, "from": starts_at, "until": ends_at})
+    return _next_version(classroom_id, who, {"quiet_hours": [entry]})
+
+
+def _quiet_entry(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name, key in (("starts_at", "from"), ("ends_at", "until")):
+        if not CLOCK.fullmatch(given[key]):
+            raise Invalid(name, f"a time such as 15:30, not {given[key]!r}")
+    days = sorted(set(given["days"]))
+    if not days or any(day not in range(1, 8) for day in days):
         raise Invalid("days", "some of 1 to 7, Monday is 1")
-    entry = {"days": sorted(set(days)), "from": starts_at, "until": ends_at}
-    return _next_version(classroom_id, who, {"quiet_hours": [entry] if enabled else []})
+    return {"days": days, "from": given["from"], "until": given["until"]}
 
 
 def set_profile(
@@ -99,6 +111,76 @@ def set_profile(
     detectors = {name: {"enabled": bool(is_on)} for name, is_on in (switches or {}).items()}
     parameters = {**PRESETS[preset], "detectors": detectors, "preset": preset}
     return _next_version(classroom_id, who, {"parameters": parameters})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the settings page asks for, all of it at once. `preset` None keeps the parameters an admin has tuned."""
+
+    alerts: float
+    per_minutes: float
+    burst: int
+    preset: str | None
+    off: frozenset[str]
+    quiet_hours: tuple[Mapping[str, Any], ...]
+
+
+def save_settings(
+    classroom_id: Any, *, who: Any, wanted: Wanted, known_version: int, offered: Collection[str]
+) -> DetectorProfile | None:
+    """One new version with all of it; None where it is what holds already.
+
+    `offered` are the detectors the page could turn off; the others stay as they are. Raises `Conflict` where the
+    newest version is not the one the page was made from: somebody else has changed it meanwhile.
+    """
+    changes = {
+        **_budget_changes(wanted.alerts, wanted.per_minutes, wanted.burst),
+        "quiet_hours": [_quiet_entry(one) for one in wanted.quiet_hours],
+    }
+    if wanted.preset is not None and wanted.preset not in PRESETS:
+        raise Invalid("preset", f"one of {', '.join(PRESETS)}, not {wanted.preset!r}")
+    classroom = get_classroom(who, classroom_id)
+    with transaction.atomic():
+        Classroom.objects.select_for_update(no_key=True).get(pk=classroom.pk)
+        own = DetectorProfile.objects.filter(classroom=classroom, app_name="").order_by("-version").first()
+        if (own.version if own else 0) != known_version:
+            by = own.created_by if own else None
+            name = (by.get_full_name() or by.get_username()) if by else "Somebody"
+            raise Conflict(f"{name} has changed these settings meanwhile. Look at them and save again.")
+        base = _base_of(classroom)
+        changes["parameters"] = _parameters(base.parameters, wanted, offered)
+        if base.pk and all(getattr(base, name) == value for name, value in changes.items()):
+            return None
+        return save_version(who=who, classroom=classroom, changes=changes)
+
+
+def _base_of(classroom: Classroom) -> DetectorProfile:
+    active = DetectorProfile.objects.filter(state="active", app_name="")
+    return (
+        active.filter(classroom=classroom).first()
+        or active.filter(classroom__isnull=True).first()
+        or DetectorProfile()
+    )
+
+
+def _parameters(stored: Mapping[str, Any], wanted: Wanted, offered: Collection[str]) -> dict[str, Any]:
+    """Stored parameters with the page's preset and switches; whatever else an admin has tuned stays."""
+    found = parts_of(stored)
+    if wanted.preset is not None:
+        found.pop("episodes", None)
+        found.update(
+            parts_of({"detectors": {}, **PRESETS[wanted.preset]}) | {"detectors": found["detectors"]}
+        )
+    detectors = found["detectors"]
+    for name in offered:
+        own = {key: value for key, value in detectors.get(name, {}).items() if key != "enabled"}
+        if name in wanted.off:
+            own["enabled"] = False
+        if own:
+            detectors[name] = own
+        else:
+            detectors.pop(name, None)
+    return found
 
 
 def set_seats(classroom_id: Any, *, who: Any, seats: Mapping[str, str]) -> dict[str, str]:
@@ -136,36 +218,5 @@ def _check_places(plan: Mapping[str, str]) -> None:
 
 
 def _next_version(classroom_id: Any, who: Any, changes: Mapping[str, Any]) -> DetectorProfile:
-    """A new active version of the class's own profile, made of the last one with these changes.
-
-    The first one copies what held for everybody. The classroom's row is locked, so versions come one by one.
-    """
-    classroom = get_classroom(who, classroom_id)
-    with transaction.atomic():
-        return _write_version(classroom, who, changes)
-
-
-def _write_version(classroom: Classroom, who: Any, changes: Mapping[str, Any]) -> DetectorProfile:
-    seq = take_seqs(classroom.pk)
-    own = DetectorProfile.objects.filter(classroom=classroom, app_name="").order_by("-version").first()
-    common = DetectorProfile.objects.filter(classroom__isnull=True, app_name="", state="active").first()
-    base = own or common or DetectorProfile()
-    fields = {
-        "parameters": base.parameters,
-        "alerts_per_10_min": base.alerts_per_10_min,
-        "alert_burst": base.alert_burst,
-        "quiet_hours": base.quiet_hours,
-        **changes,
-    }
-    row = DetectorProfile(
-        classroom=classroom, version=own.version + 1 if own else 1, created_by=person(who), **fields
-    )
-    try:
-        profile_of(row)
-    except InvalidProfile as wrong:
-        place, message = wrong.errors[0]
-        raise Invalid(".".join(place) or "profile", message) from wrong
-    DetectorProfile.objects.filter(classroom=classroom, app_name="", state="active").update(state="retired")
-    row.save(force_insert=True)
-    hint_after_commit(classroom.pk, seq, kind="class")
-    return row
+    """A new active version of the class's own profile, made of what holds with these changes."""
+    return save_version(who=who, classroom=get_classroom(who, classroom_id), changes=changes)

@@ -133,7 +133,7 @@ def save_candidate(wish: Wish, *, who: Any, classroom_id: Any, state: str, note:
         base = DetectorProfile.objects.filter(pk=wish.profile).first()
     start = dict(PRESETS[wish.profile]) if wish.profile in PRESETS else None
     source = base or _holding(classroom, wish.app_name)
-    parameters = _parts(start if start is not None else source.parameters)
+    parameters = parts_of(start if start is not None else source.parameters)
     changes: dict[str, Any] = {}
     for name, value in wish.changes:
         first, *inner = name.split(".")
@@ -167,7 +167,7 @@ def _holding(classroom: Classroom | None, app_name: str) -> DetectorProfile:
     return DetectorProfile()
 
 
-def _parts(stored: Mapping[str, Any]) -> dict[str, Any]:
+def parts_of(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A deep copy of stored parameters with the detectors under their key."""
     parts = {"detectors", "episodes", "class_stuck", "late_s"}
     raw = dict(stored) if parts & stored.keys() else {"detectors": dict(stored)}

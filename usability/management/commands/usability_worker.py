@@ -53,6 +53,7 @@ class Command(BaseCommand):
         while not stopping.is_set():
             if not _turn(worker, duties, stopping):
                 stopping.wait(REST_S)
+        duties.stop()
         _end(worker)
 
 
