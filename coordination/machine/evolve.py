@@ -9,7 +9,7 @@ from . import events as e
 from .deadlines import DueKind
 from .events import AnyEvent, ClockMoved
 from .kinds import Health, SessionStatus, TaskStatus
-from .state import Affinity, Claim, Final, Lesson, Lock, Session, State, Task, Waiter, drop
+from .state import Affinity, Claim, Final, Lesson, Lock, Session, State, Task, Waiter, drop, forget_oldest
 
 
 def evolve(state: State, event: AnyEvent | ClockMoved) -> None:
@@ -267,9 +267,9 @@ def _finish(
         lesson_id=event.lesson_id,
         revision=state.at,
     )
-    while len(state.finals) > state.policy.remembered_finals:
-        oldest = next(iter(state.finals))
-        state.forgotten_revision = state.finals.pop(oldest).revision
+    forgotten = forget_oldest(state.finals, state.policy.remembered_finals)
+    if forgotten:
+        state.forgotten_revision = forgotten[-1].revision
 
 
 def _task_requeued(state: State, event: e.TaskRequeued) -> None:

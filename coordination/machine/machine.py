@@ -25,7 +25,7 @@ from .outcomes import Accepted, LockAnswer, Outcome, Rejected, Value
 from .policy import Policy
 from .rules import lessons, locks, sessions, tasks, time
 from .rules.decision import Decision, Refusal, StepEnds
-from .state import State, snapshot_of, state_of
+from .state import State, forget_oldest, snapshot_of, state_of
 
 _RULES: dict[type, Callable[[State, Any], Decision]] = {
     c.SessionRegister: sessions.register,
@@ -214,8 +214,7 @@ class Machine:
         remembered = state.remembered if changed else state.remembered_idle
         bound = state.policy.remembered_outcomes if changed else state.policy.remembered_idle
         remembered[request_id] = outcome
-        while len(remembered) > bound:
-            del remembered[next(iter(remembered))]
+        forget_oldest(remembered, bound)
 
 
 def _undecodable(state: State, error: codec.Undecodable) -> Rejected:

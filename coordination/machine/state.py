@@ -6,8 +6,10 @@ is never asked for an order that its history could influence. Only `evolve` chan
 """
 
 from collections import deque
+from collections.abc import Hashable
 from heapq import heappop, heappush
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -18,6 +20,9 @@ from .kinds import Health, LessonStatus, Provider, SessionStatus, TaskStatus, Ti
 from .outcomes import Directive, Outcome
 from .policy import Policy
 from .queue import Queue
+
+Key = TypeVar("Key", bound=Hashable)
+Record = TypeVar("Record")
 
 
 class Session(msgspec.Struct, gc=False, array_like=True, kw_only=True):
@@ -426,6 +431,21 @@ def claim_order(task: Task) -> tuple[int, str]:
     """Older claims first, then by id."""
     assert task.claim is not None, f"task {task.task_id} is in a claims index without a claim"
     return task.claim.token, task.task_id
+
+
+FORGET_SHARE = 50
+
+
+def forget_oldest(records: dict[Key, Record], bound: int) -> list[Record]:
+    """Keep at most `bound` records; the ones that go, oldest first.
+
+    Beyond the bound a fiftieth more goes at once: a dict whose front was deleted is searched from there again and
+    again for its first key, so one at a time would cost more than the command itself.
+    """
+    if len(records) <= bound:
+        return []
+    oldest = list(islice(records, len(records) - bound + bound // FORGET_SHARE))
+    return [records.pop(key) for key in oldest]
 
 
 def drop(index: dict[str, set[str]], key: str, member: str) -> None:
