@@ -62,6 +62,11 @@ class Attempt:
         """16 bytes, the same for every repetition."""
         return request_id(self.caller, self.method, self.path, self.key)
 
+    @property
+    def kept_key(self) -> str:
+        """The key as it is stored: digested, for a header may say anything."""
+        return hashlib.sha256(self.key.encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -236,7 +241,7 @@ def _insert(attempt: Attempt, now: datetime) -> Started | None:
             "INSERT INTO gaia_site_idempotencyrecord"
             " (caller, method, path, key, body_digest, started_at, headers, body)"
             " VALUES (%s, %s, %s, %s, %s, %s, '{}', '') ON CONFLICT DO NOTHING RETURNING id",
-            [attempt.caller, attempt.method, attempt.path, attempt.key, attempt.body_digest, now],
+            [attempt.caller, attempt.method, attempt.path, attempt.kept_key, attempt.body_digest, now],
         )
         found = cursor.fetchone()
     return Started(found[0], now) if found else None
@@ -244,7 +249,7 @@ def _insert(attempt: Attempt, now: datetime) -> Started | None:
 
 def _record(attempt: Attempt) -> IdempotencyRecord | None:
     return IdempotencyRecord.objects.filter(
-        caller=attempt.caller, method=attempt.method, path=attempt.path, key=attempt.key
+        caller=attempt.caller, method=attempt.method, path=attempt.path, key=attempt.kept_key
     ).first()
 
 

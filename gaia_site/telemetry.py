@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,25 @@ _SHARED = [
 ]
 
 
+class WithoutAddress(logging.Filter):
+    """Takes out of Django's own lines what the caller wrote: address, query, host, origin.
+
+    A pseudonym, a key for a beacon or worse may stand in an address. The route says as much to an operator.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every line passes, some of them changed."""
+        if record.name.startswith("django.security"):
+            # The message and the end of the traceback both quote what was refused.
+            record.msg, record.args, record.exc_info = record.name.rpartition(".")[2], (), None
+        elif record.name == "django.request":
+            match = getattr(getattr(record, "request", None), "resolver_match", None)
+            said = record.args[0] if isinstance(record.args, tuple) and record.args else "request"
+            record.msg, record.args = "%s: %s", (said, match.route if match else "no such address")
+        record.__dict__.pop("request", None)
+        return True
+
+
 def logging_config(*, level: str, log_format: LogFormat) -> dict[str, Any]:
     """The `logging` configuration of every process: an event name and fields, one line each, on stderr."""
     if log_format is LogFormat.JSON:
@@ -69,7 +89,14 @@ def logging_config(*, level: str, log_format: LogFormat) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+        "filters": {"without_address": {"()": WithoutAddress}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "structured",
+                "filters": ["without_address"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django.server": {"handlers": [], "propagate": True},
