@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -23,6 +24,7 @@ from coordination.models import CoordinationEvent, ProjectionState
 
 EVENTS_SHOWN = 100
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_ADDRESS = re.compile(r"[A-Za-z0-9.\[\]:_-]{1,249}:\d{1,5}")
 
 
 @admin.register(ProjectionState)
@@ -34,6 +36,8 @@ class ClusterAdmin(Window):
         wrap = self.admin_site.admin_view
         return [
             path("transfer/", wrap(self.transfer_view), name="coordination_cluster_transfer"),
+            path("add/", wrap(self.add_member_view), name="coordination_cluster_add"),
+            path("remove/", wrap(self.remove_member_view), name="coordination_cluster_remove"),
             path("events/", wrap(self.events_view), name="coordination_events"),
             *super().get_urls(),
         ]
@@ -72,6 +76,48 @@ class ClusterAdmin(Window):
             except CoordinationError as error:
                 messages.error(request, f"Leadership was not handed over: {error}.")
         return HttpResponseRedirect(reverse("admin:coordination_projectionstate_changelist"))
+
+    def add_member_view(self, request: HttpRequest) -> HttpResponse:
+        """Takes the member in that the form names."""
+        if not self.has_operate_permission(request):
+            raise PermissionDenied
+        node_id, address = (request.POST.get(name, "").strip() for name in ("node_id", "address"))
+        if request.method == "POST":
+            if not _NODE_ID.fullmatch(node_id) or not _ADDRESS.fullmatch(address):
+                messages.error(request, "A member has an id of A-Z a-z 0-9 . _ - and an address HOST:PORT.")
+            else:
+                self._change(
+                    request,
+                    lambda: services.add_member(node_id, address),
+                    f"{node_id} is a member: it learns first and votes once it keeps up.",
+                )
+        return HttpResponseRedirect(reverse("admin:coordination_projectionstate_changelist"))
+
+    def remove_member_view(self, request: HttpRequest) -> HttpResponse:
+        """Asks once more, then sends the chosen member away."""
+        if not self.has_operate_permission(request):
+            raise PermissionDenied
+        node_id = request.POST.get("node_id", "")
+        if request.method == "POST" and _NODE_ID.fullmatch(node_id):
+            if not request.POST.get("confirmed"):
+                context = {
+                    **self.admin_site.each_context(request),
+                    "opts": self.opts,
+                    "title": f"Remove {node_id}?",
+                    "node_id": node_id,
+                }
+                return TemplateResponse(request, "admin/coordination/cluster_remove.html", context)
+            self._change(
+                request, lambda: services.remove_member(node_id), f"{node_id} is no member any more."
+            )
+        return HttpResponseRedirect(reverse("admin:coordination_projectionstate_changelist"))
+
+    def _change(self, request: HttpRequest, change: Callable[[], object], done: str) -> None:
+        try:
+            change()
+            messages.success(request, done)
+        except CoordinationError as error:
+            messages.error(request, f"The members were not changed: {error}.")
 
     def events_view(self, request: HttpRequest) -> HttpResponse:
         """The audit log, newest first, by kind, subject or actor."""
@@ -116,10 +162,7 @@ def sentence_of(status: services.ClusterStatus | None) -> str:
         return "No node answers: nothing can be registered, claimed or completed."
     if not status.leader:
         return "No leader: nothing can be changed until one is elected."
-    spare = (len(status.members) - 1) // 2
-    left = (
-        "one node, none may fail"
-        if len(status.members) <= 1
-        else f"{spare} of {len(status.members)} may fail"
-    )
+    voters = sum(member.role != "learner" for member in status.members)
+    spare = (voters - 1) // 2
+    left = "one node, none may fail" if voters <= 1 else f"{spare} of {voters} may fail"
     return f"{'Healthy' if status.healthy else 'In trouble'}: {status.leader} leads, {left}."

@@ -42,6 +42,9 @@ BADGES = {
     "leader": ("badge-calm", "leader"),
     "follower": ("", "node"),
     "candidate": ("badge-warn", "refresh"),
+    "learner": ("badge-info", "download"),
+    "joining": ("badge-warn", "download"),
+    "removed": ("badge-warn", "offline"),
 }
 
 

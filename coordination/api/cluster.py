@@ -25,7 +25,9 @@ class MemberSerializer(serializers.Serializer):
 
     id = serializers.CharField()
     address = serializers.CharField()
-    role = serializers.CharField()
+    role = serializers.CharField(
+        help_text="leader, follower, candidate; learner: not a voter yet; joining: being admitted again; removed."
+    )
     match_index = serializers.IntegerField()
     lag = serializers.IntegerField()
     last_seen_s = serializers.FloatField(allow_null=True)
@@ -91,9 +93,12 @@ class Members(CoordinationEndpoint):
     @describes(
         tag=TAG,
         summary="Add a member",
-        about="409 where the members come from the configuration, as they do in this version.",
+        about=(
+            "It joins as a learner, which counts in nothing, and becomes a voter by itself once it keeps up. Repeating "
+            "it is harmless: 200 where it is a member at this address already."
+        ),
         request=NewMemberSerializer,
-        answers={201: ClusterSerializer},
+        answers={201: ClusterSerializer, 200: ClusterSerializer},
         errors=(409,),
         operation_id="add_cluster_member",
     )
@@ -101,9 +106,9 @@ class Members(CoordinationEndpoint):
         """The cluster with it."""
         self.only()
         wish = self.body(NewMemberSerializer)
-        if any(member.id == wish["id"] for member in services.cluster_status().members):
-            raise Problem("conflict", f"{wish['id']} is a member already.")
-        raise _configured()
+        was_there = any(member.id == wish["id"] for member in services.cluster_status().members)
+        seen = services.add_member(wish["id"], wish["address"])
+        return _cluster(self, 200 if was_there else 201, seen)
 
 
 class Member(CoordinationEndpoint):
@@ -114,6 +119,10 @@ class Member(CoordinationEndpoint):
     @describes(
         tag=TAG,
         summary="Remove a member",
+        about=(
+            "A leader hands over first. 409 where it is the only voter or where without it too few of the others can "
+            "be reached."
+        ),
         answers={200: ClusterSerializer},
         errors=(404, 409),
         operation_id="remove_cluster_member",
@@ -122,7 +131,7 @@ class Member(CoordinationEndpoint):
         """The cluster without it."""
         self.only()
         _check_member(node_id)
-        raise _configured()
+        return _cluster(self, 200, services.remove_member(node_id))
 
 
 class Transfer(CoordinationEndpoint):
@@ -150,28 +159,25 @@ class Transfer(CoordinationEndpoint):
         return _cluster(self, 200)
 
 
-def _configured() -> Problem:
-    """Why membership cannot be changed from here."""
-    return Problem(
-        "conflict",
-        "The members of this cluster come from its configuration (CLUSTER_DISCOVERY_NODES): "
-        "change it on every node and restart them one by one.",
-    )
-
-
 def _check_member(node_id: str) -> None:
     if all(member.id != node_id for member in services.cluster_status().members):
         raise Problem("not-found", f"There is no member {node_id[:255]}.")
 
 
-def _cluster(endpoint: CoordinationEndpoint, status: int) -> Response:
-    seen = services.cluster_status()
+def _cluster(
+    endpoint: CoordinationEndpoint, status: int, seen: services.ClusterStatus | None = None
+) -> Response:
+    seen = seen or services.cluster_status()
     return endpoint.answer(ClusterSerializer(asdict(seen)).data, revision=seen.revision, status=status)
 
 
 def _best_follower(seen: services.ClusterStatus) -> str:
     """The member that has most of the log and does not lead."""
-    followers = [member for member in seen.members if member.id != seen.leader]
+    followers = [
+        member
+        for member in seen.members
+        if member.id != seen.leader and member.role not in ("learner", "joining")
+    ]
     if not followers:
         raise Problem("conflict", "There is no other member to lead.")
     return max(followers, key=lambda member: member.match_index).id

@@ -236,7 +236,9 @@ class Changes(Elections):
             return
         held = self.members
         found = held.find(node_id)
-        if found is not None and found.address == address:
+        if not self._settings.bind:
+            waiting.settle(NotApplied("this node runs alone: CLUSTER_ENABLED is false", CONFLICT))
+        elif found is not None and found.address == address:
             waiting.settle(Committed(held))
         elif found is not None:
             waiting.settle(NotApplied(f"{node_id} is a member already, at {found.address}", CONFLICT))

@@ -18,8 +18,9 @@ from typing import Any
 import aiohttp
 import urllib3
 
-from coordination.errors import NotAvailable, OutcomeUnknown
+from coordination.errors import NotAvailable, NotFound, OutcomeUnknown, RejectedError
 from coordination.log import protocol
+from coordination.log.contract import CONFLICT, MISSING
 from coordination.machine.commands import AnyCommand, SessionHeartbeat, Tick
 from coordination.machine.outcomes import Accepted, Rejected
 
@@ -126,6 +127,56 @@ class NodeClient:
             else:
                 return
         raise NotAvailable("; ".join(failures))
+
+    def add_member(self, node_id: str, address: str, deadline_s: float = DEADLINE_S) -> None:
+        """Take a member in. Raises as `remove_member`."""
+        body = protocol.encode(protocol.NewMember(node_id, address))
+        self._change("POST", "/members", body, deadline_s)
+
+    def remove_member(self, node_id: str, deadline_s: float = DEADLINE_S) -> None:
+        """Send a member away.
+
+        Raises NotFound, RejectedError (as things stand it cannot be done), NotAvailable (nobody leads, or another
+        change was under way all the time), OutcomeUnknown (repeat it).
+        """
+        self._change("DELETE", f"/members/{node_id}", b"", deadline_s)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Have every node that answers take a snapshot; what each said. Raises NotAvailable if none did."""
+        found, failures = [], []
+        for url in self._nodes.urls:
+            try:
+                found.append(protocol.decode_plain(self._ask_one(url, "POST", "/snapshot", b"", 5.0)))
+            except (NotAvailable, OutcomeUnknown) as failure:
+                failures.append(f"{url}: {failure.detail}")
+        if not found:
+            raise NotAvailable("; ".join(failures))
+        return found
+
+    def _change(self, method: str, path: str, body: bytes, deadline_s: float) -> None:
+        """Ask each node until the leader does it, and again while it is busy or hands over."""
+        ends_s = time.monotonic() + deadline_s
+        reasons: deque[str] = deque(maxlen=len(self._nodes.urls))
+        for url in self._nodes.in_turn():
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0:
+                break
+            try:
+                answer = protocol.decode_changed(
+                    self._ask_one(url, method, path, body, min(left_s, ATTEMPT_TIMEOUT_S + 1.0))
+                )
+            except NotAvailable as failure:
+                reasons.append(f"{url}: {failure.detail}")
+            else:
+                if not answer.code:
+                    return
+                if answer.code == MISSING:
+                    raise NotFound("member", path.rpartition("/")[2])
+                if answer.code == CONFLICT:
+                    raise RejectedError("conflict", answer.reason)
+                reasons.append(f"{url}: {answer.reason}")
+            time.sleep(min(PAUSE_S, max(0.0, ends_s - time.monotonic())))
+        raise NotAvailable("; ".join(reasons) or "no answer in time")
 
     def _ask(
         self,

@@ -75,6 +75,20 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     leader: str | None = None
 
 
+class NewMember(msgspec.Struct, frozen=True, array_like=True):
+    """Who shall become a member, and where it listens for the others."""
+
+    id: str
+    address: str
+
+
+class Changed(msgspec.Struct, frozen=True, array_like=True):
+    """What became of a change of membership: `code` is empty, or one of `contract`'s with the reason."""
+
+    code: str = ""
+    reason: str = ""
+
+
 class ReadIndex(msgspec.Struct, frozen=True, array_like=True):
     """The revision a linearizable read must have seen."""
 
@@ -84,6 +98,8 @@ class ReadIndex(msgspec.Struct, frozen=True, array_like=True):
 encode = msgspec.msgpack.Encoder().encode
 decode_submit = msgspec.msgpack.Decoder(Submit).decode
 decode_submitted = msgspec.msgpack.Decoder(Submitted).decode
+decode_new_member = msgspec.msgpack.Decoder(NewMember).decode
+decode_changed = msgspec.msgpack.Decoder(Changed).decode
 decode_refusal = msgspec.msgpack.Decoder(Refusal).decode
 decode_read_index = msgspec.msgpack.Decoder(ReadIndex).decode
 decode_plain: Any = msgspec.msgpack.Decoder().decode

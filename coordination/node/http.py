@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from coordination.errors import CoordinationError, NotAvailable, OutcomeUnknown
 from coordination.log import protocol
-from coordination.log.contract import Committed, Outcome
+from coordination.log.contract import BUSY, Answer, Committed, NotApplied, Outcome
 from coordination.log.raft import Member
 from coordination.machine.commands import LockAcquire, TaskClaim
 from coordination.machine.outcomes import Accepted, Rejected
@@ -32,6 +32,8 @@ log = logging.getLogger("gaia.node")
 UNSIGNED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 MSGPACK = "application/msgpack"
 READ_TIMEOUT_S = 5.0
+CHANGE_TIMEOUT_S = 6.0
+"""Longer than a member waits for an outcome."""
 SHUTDOWN_S = 5.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,6 +91,9 @@ class NodeInterface:
                 web.get("/explain/{task_id}", self._explain),
                 web.get("/state", self._state),
                 web.post("/transfer/{node_id}", self._transfer),
+                web.post("/members", self._add_member),
+                web.delete("/members/{node_id}", self._remove_member),
+                web.post("/snapshot", self._snapshot),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
@@ -175,6 +180,37 @@ class NodeInterface:
         await asyncio.wait_for(done, READ_TIMEOUT_S)
         return _packed({"leader": self._member.status().leader})
 
+    async def _add_member(self, request: web.Request) -> web.Response:
+        try:
+            new = protocol.decode_new_member(await request.read())
+        except msgspec.MsgspecError as error:
+            return web.Response(status=400, text=f"not a member's id and address: {error}")
+        outcome = await self._outcome_of(lambda answer: self._member.add_member(new.id, new.address, answer))
+        return _packed(_changed(outcome))
+
+    async def _remove_member(self, request: web.Request) -> web.Response:
+        node_id = request.match_info["node_id"]
+        return _packed(
+            _changed(await self._outcome_of(lambda answer: self._member.remove_member(node_id, answer)))
+        )
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        """This node takes a snapshot now, on top of what it has."""
+        outcome = await self._outcome_of(self._member.take_snapshot)
+        if not isinstance(outcome, Committed):
+            raise NotAvailable(outcome.reason)
+        return _packed({"node_id": self._member.status().node_id, "applied_index": outcome.result})
+
+    async def _outcome_of(self, ask: Callable[[Answer], None]) -> Outcome:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Outcome] = loop.create_future()
+
+        def answered(outcome: Outcome) -> None:
+            loop.call_soon_threadsafe(lambda: done.done() or done.set_result(outcome))
+
+        ask(answered)
+        return await asyncio.wait_for(done, CHANGE_TIMEOUT_S)
+
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
@@ -218,6 +254,16 @@ def _settle(future: "asyncio.Future[int]", outcome: Outcome, value: int) -> None
         future.set_exception(failure)
 
 
+def _changed(outcome: Outcome) -> protocol.Changed:
+    match outcome:
+        case Committed():
+            return protocol.Changed()
+        case NotApplied():
+            return protocol.Changed(outcome.code or BUSY, outcome.reason)
+        case _:
+            raise OutcomeUnknown(outcome.reason)
+
+
 def _packed(message: Any, status: int = 200) -> web.Response:
     return web.Response(body=protocol.encode(message), status=status, content_type=MSGPACK)
 
@@ -235,6 +281,8 @@ def observe(member: Member, replica: Replica) -> None:
     meters.RAFT_IS_LEADER.set(1 if status.leader == status.node_id else 0)
     for seat in status.members:
         meters.RAFT_MEMBER_LAG.labels(seat.id).set(seat.lag or 0)
+    for kind, count in status.counters.items():
+        meters.RAFT_EVENTS.labels(kind).set(count)
     with replica.reading() as state:
         revision = state.revision
         claimed = sum(len(tasks) for tasks in state.claims_index.values())

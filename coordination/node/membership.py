@@ -1,4 +1,8 @@
-"""Who the members are: from the configured list, or from DNS."""
+"""Whom to ask first: the configured list, or DNS. Who really is a member stands in the log.
+
+An empty data directory with CLUSTER_BOOTSTRAP founds a cluster with exactly these members. Without it, and with a
+directory that knows its cluster, they are only addresses to begin with.
+"""
 
 import time
 from collections.abc import Sequence
@@ -19,15 +23,19 @@ class NotAMember(Exception):
 
 
 def members_of(environment: Environment) -> tuple[Peer, ...]:
-    """Every member, this node among them; empty for a single node. Raises NotAMember."""
+    """Every configured member, this node among them if it may found a cluster; empty for a single node.
+
+    Raises NotAMember.
+    """
     if not environment.cluster_enabled:
         return ()
     nodes = environment.cluster_discovery_nodes
     if environment.cluster_discovery_type is DiscoveryType.DNS:
-        members = _by_dns(nodes, environment.cluster_node_id)
+        members = _by_dns(nodes, environment.cluster_node_id if environment.cluster_bootstrap else "")
     else:
         members = static_members(nodes, environment)
-    require_member(members, environment)
+    if environment.cluster_bootstrap:
+        require_member(members, environment)
     return members
 
 
@@ -65,12 +73,13 @@ def require_member(members: Sequence[Peer], environment: Environment) -> None:
 
 def _by_dns(names: Sequence[str], node_id: str) -> tuple[Peer, ...]:
     """Members by the SRV records of a name (id = first label of the target) or else by its addresses (id =
-    the address); asked again until this node is among them.
+    the address); asked again until this node, or without an id any node, is among them.
     """
     ends_s = time.monotonic() + DNS_WAIT_S
     while True:
         members = tuple(peer for name in names for peer in resolve(*_split(name)))
-        if any(member.node_id == node_id for member in members) or time.monotonic() > ends_s:
+        is_there = any(member.node_id == node_id for member in members) if node_id else bool(members)
+        if is_there or time.monotonic() > ends_s:
             return members
         time.sleep(DNS_PAUSE_S)
 

@@ -22,6 +22,11 @@ RAFT_TERM = Gauge("gaia_raft_term", "The term this node is in")
 RAFT_COMMIT_INDEX = Gauge("gaia_raft_commit_index", "The last committed index of the log")
 RAFT_APPLIED_INDEX = Gauge("gaia_raft_applied_index", "The last index applied here")
 RAFT_IS_LEADER = Gauge("gaia_raft_is_leader", "1 on the leader, 0 elsewhere")
+RAFT_EVENTS = Gauge(
+    "gaia_raft_events",
+    "What befell this node's seat since it started: refused peers, elections, ...",
+    ["kind"],
+)
 RAFT_MEMBER_LAG = Gauge(
     "gaia_raft_member_lag", "Entries a member is behind, as the leader sees it", ["member"]
 )

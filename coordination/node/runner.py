@@ -70,6 +70,8 @@ def settings_of(environment: Environment) -> NodeSettings:
         data_dir=environment.cluster_data_dir,
         secret=environment.cluster_secret,
         bind=environment.cluster_bind_addr if environment.cluster_enabled else "",
+        advertise=environment.cluster_advertise_addr if environment.cluster_enabled else "",
+        may_found=environment.cluster_bootstrap,
         peers=tuple(Peer(peer.node_id, peer.address) for peer in peers),
         heartbeat_timeout_s=environment.raft_heartbeat_timeout_ms / 1000,
         election_timeout_s=environment.raft_election_timeout_ms / 1000,

@@ -17,8 +17,11 @@ from coordination.services.affinities import (
 from coordination.services.cluster import (
     ClusterMember,
     ClusterStatus,
+    add_member,
     cluster_status,
     explain_task,
+    remove_member,
+    take_snapshot,
     transfer_leadership,
 )
 from coordination.services.lessons import (
@@ -101,6 +104,7 @@ __all__ = [
     "TaskChange",
     "acquire_lock",
     "acquire_lock_async",
+    "add_member",
     "archive_lesson",
     "cancel",
     "claim",
@@ -131,6 +135,7 @@ __all__ = [
     "register_session",
     "register_sessions",
     "release_lock",
+    "remove_member",
     "renew",
     "renew_lock",
     "request_id_of",
@@ -141,6 +146,7 @@ __all__ = [
     "set_session_health",
     "set_session_status",
     "start",
+    "take_snapshot",
     "transfer_leadership",
     "update_affinity",
     "update_lesson",

@@ -1,6 +1,8 @@
 """The cluster: what its nodes believe, and the little an operator may change."""
 
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +43,7 @@ class ClusterStatus:
 
 LAG_MAX = 10_000
 SILENCE_MAX_S = 5.0
+SHOWN_S = 3.0
 
 
 def cluster_status() -> ClusterStatus:
@@ -81,17 +84,53 @@ def _member(member: dict[str, Any]) -> ClusterMember:
 
 
 def _majority_is_heard(members: tuple[ClusterMember, ...]) -> bool:
+    voters = [member for member in members if member.role != "learner"]
     heard = sum(
         member.role == "leader" or (member.last_seen_s is not None and member.last_seen_s < SILENCE_MAX_S)
-        for member in members
+        for member in voters
     )
-    return len(members) <= 1 or 2 * heard > len(members)
+    return len(voters) <= 1 or 2 * heard > len(voters)
 
 
 def transfer_leadership(node_id: str) -> str:
     """Hand leadership to a member; its id. Raises NotAvailable where it could not take over."""
     node_client().transfer(node_id)
     return node_id
+
+
+def add_member(node_id: str, address: str) -> ClusterStatus:
+    """Take a member in, as a learner that becomes a voter by itself; the cluster with it.
+
+    Raises RejectedError (it is a member at another address, or the address is another member's), NotAvailable,
+    OutcomeUnknown.
+    """
+    node_client().add_member(node_id, address)
+    return _status_where(lambda members: node_id in members)
+
+
+def remove_member(node_id: str) -> ClusterStatus:
+    """Send a member away; the cluster without it. A leader hands over first.
+
+    Raises NotFound, RejectedError (it is the only voter, or too few others can be reached), NotAvailable,
+    OutcomeUnknown.
+    """
+    node_client().remove_member(node_id)
+    return _status_where(lambda members: node_id not in members)
+
+
+def take_snapshot() -> list[dict[str, Any]]:
+    """Have every node that answers take a snapshot now; its id and how far it has applied."""
+    return node_client().snapshot()
+
+
+def _status_where(is_shown: Callable[[set[str]], bool]) -> ClusterStatus:
+    """The status once the leader shows the change, which it has committed already."""
+    ends_s = time.monotonic() + SHOWN_S
+    while True:
+        status = cluster_status()
+        if is_shown({member.id for member in status.members}) or time.monotonic() > ends_s:
+            return status
+        time.sleep(0.05)
 
 
 def explain_task(task_id: uuid.UUID) -> dict[str, Any] | None:

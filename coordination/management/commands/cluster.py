@@ -10,10 +10,16 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 
-from coordination.errors import NotAvailable, OutcomeUnknown
+from coordination.errors import CoordinationError
 from coordination.log.client import node_client
 from coordination.node.archive import BackupDamaged, NotEmpty, as_json, inspected, packed, restore
-from coordination.services import cluster_status, transfer_leadership
+from coordination.services import (
+    add_member,
+    cluster_status,
+    remove_member,
+    take_snapshot,
+    transfer_leadership,
+)
 
 
 class Command(BaseCommand):
@@ -29,6 +35,12 @@ class Command(BaseCommand):
         parts = parser.add_subparsers(dest="part", required=True)
         parts.add_parser("status", parents=[json_flag], help="what the leader believes")
         parts.add_parser("members", parents=[json_flag], help="each member, its role and lag")
+        add = parts.add_parser("add", parents=[json_flag], help="take a member in; it learns before it votes")
+        add.add_argument("node_id")
+        add.add_argument("address", help="HOST:PORT at which it listens for the other members")
+        remove = parts.add_parser("remove", parents=[json_flag], help="send a member away")
+        remove.add_argument("node_id")
+        parts.add_parser("snapshot", parents=[json_flag], help="every node takes a snapshot now")
         transfer = parts.add_parser("transfer", parents=[json_flag], help="hand leadership to a member")
         transfer.add_argument("node_id")
         backup = parts.add_parser("backup", parents=[json_flag], help="write the whole state to a file")
@@ -45,6 +57,9 @@ class Command(BaseCommand):
         parts: dict[str, Callable[[dict[str, Any]], Iterable[dict[str, Any]]]] = {
             "status": _status,
             "members": _members,
+            "add": _add,
+            "remove": _remove,
+            "snapshot": _snapshot,
             "transfer": _transfer,
             "backup": _backup,
             "restore": _restore,
@@ -53,7 +68,7 @@ class Command(BaseCommand):
         try:
             for found in parts[options["part"]](options):
                 self.stdout.write(as_json(found) if options["json"] else _as_text(found))
-        except (NotAvailable, OutcomeUnknown, BackupDamaged, NotEmpty, OSError, DatabaseError) as error:
+        except (CoordinationError, BackupDamaged, NotEmpty, OSError, DatabaseError) as error:
             raise CommandError(str(error)) from error
 
 
@@ -67,6 +82,18 @@ def _status(options: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _members(options: dict[str, Any]) -> list[dict[str, Any]]:
     return [asdict(member) for member in cluster_status().members]
+
+
+def _add(options: dict[str, Any]) -> list[dict[str, Any]]:
+    return [asdict(member) for member in add_member(options["node_id"], options["address"]).members]
+
+
+def _remove(options: dict[str, Any]) -> list[dict[str, Any]]:
+    return [asdict(member) for member in remove_member(options["node_id"]).members]
+
+
+def _snapshot(options: dict[str, Any]) -> list[dict[str, Any]]:
+    return take_snapshot()
 
 
 def _transfer(options: dict[str, Any]) -> list[dict[str, Any]]:
