@@ -207,21 +207,10 @@ class ThrowAway:
             "DJANGO_SUPERUSER_PASSWORD": self._secrets["PASSWORD"],
             "CLUSTER_NODE_URLS": "http://127.0.0.1:9",
         }
-        await self._manage(environment, "migrate", "--noinput", "--verbosity=0")
-        user = ("createsuperuser", "--noinput", "--username=verify", "--email=verify@localhost.invalid")
-        await self._manage(environment, *user)
-        made = await self._manage(
-            environment, "create_api_key", "--name=verify", "--scope", "agent", "admin", "--json"
-        )
-        self.key = json.loads(made.splitlines()[-1])["key"]
-
-    async def _manage(self, environment: Mapping[str, str], *arguments: str) -> str:
         command = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "manage.py"),
-            *arguments,
+            *(sys.executable, "-m", "coordination.verify.prepare"),
             cwd=ROOT,
-            env=dict(environment),
+            env=environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -230,10 +219,10 @@ class ThrowAway:
         except TimeoutError:
             command.kill()
             await command.wait()
-            raise NotStarted(f"manage.py {arguments[0]} did not end") from None
+            raise NotStarted(f"the database was not prepared within {COMMAND_TIMEOUT_S:.0f} s") from None
         if command.returncode != 0:
-            raise NotStarted(f"manage.py {arguments[0]}: {err.decode(errors='replace')[-1500:]}")
-        return out.decode()
+            raise NotStarted(f"the database was not prepared: {err.decode(errors='replace')[-1500:]}")
+        self.key = json.loads(out.splitlines()[-1])["key"]
 
     # ---- parts
 

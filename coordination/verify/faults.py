@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from coordination.verify.cluster import Part, ThrowAway
+from coordination.verify.cluster import NotStarted, Part, ThrowAway
 from coordination.verify.traffic import Api, Refused
 
 QUIET_S = (2.0, 5.0)
@@ -109,6 +109,8 @@ class Faults:
     api: Api
     on_done: Callable[[str], None]
     done: list[Done] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    """What did not come back after it was started again."""
 
     async def run(self, planned: Sequence[Planned], ends_s: float) -> None:
         """One fault after the other until the plan or the time is over; everything is healed at the end."""
@@ -148,6 +150,8 @@ class Faults:
         }[fault.kind]
         try:
             await act(done, rng, fault.length_s)
+        except NotStarted as trouble:
+            self.troubles.append(str(trouble))
         finally:
             done.end_ns = time.monotonic_ns()
             self.on_done(f"{done.kind}: {done.skipped or done.detail}")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from coordination.verify import promises, traffic, verdict
-from coordination.verify.cluster import Build, Settings, ThrowAway
+from coordination.verify.cluster import Build, NotStarted, Settings, ThrowAway
 from coordination.verify.faults import KINDS, Faults, plan, recoveries
 from coordination.verify.history import OPS, Operation, Seen, read
 from coordination.verify.network import Namespaces, Proxies
@@ -118,17 +119,17 @@ async def _observe(options: Options, run: str, system: ThrowAway, say: Say) -> V
             await _under_load(load, faults.run(planned, time.monotonic() + options.seconds), options.seconds)
             say(f"  {_since(begin_ns)}  healed; working off what is left")
             seconds = (time.monotonic_ns() - begin_ns) / 1e9
-            await _settle(system, faults)
-            record, notes = await _final(load, watching, after=0)
+            troubles = [*faults.troubles, *await _settle(system)]
+            record, more = await _final(load, watching, after=0)
             converged = await _converged(system, load)
-            deaths = [Finding("processes", "", death) for death in system.deaths]
     finally:
         recorder.close()
     record = replace(record, operations=read(system.folder / "history.jsonl"))
     extra = [
         verdict.enough_traffic(record.operations, seconds),
+        _in_the_end([*troubles, *more], len(faults.done)),
         converged,
-        Result("processes", "no process ends by itself", len(system.parts), tuple(deaths)),
+        _listed("processes", "no process ends by itself", system.deaths, len(system.parts)),
     ]
     return _judged(
         record,
@@ -141,8 +142,16 @@ async def _observe(options: Options, run: str, system: ThrowAway, say: Say) -> V
         network=system.network.kind,
         seconds=seconds,
         faults=verdict.faults_of(faults.done, recoveries(faults.done, recorder.successes_ns), begin_ns),
-        notes=notes,
     )
+
+
+def _listed(check: str, promise: str, troubles: Sequence[str], looked_at: int) -> Result:
+    return Result(check, promise, looked_at, tuple(Finding(check, "", trouble) for trouble in troubles))
+
+
+def _in_the_end(troubles: Sequence[str], looked_at: int) -> Result:
+    promise = "what was hurt comes back by itself, answers, and everything is worked off"
+    return _listed("in the end", promise, troubles, looked_at)
 
 
 def _since(begin_ns: int) -> str:
@@ -177,49 +186,57 @@ async def _as_coroutine(work: Awaitable[None]) -> None:
     await work
 
 
-async def _settle(system: ThrowAway, faults: Faults) -> None:
-    """Everything runs, hears everybody and knows one leader."""
+async def _settle(system: ThrowAway) -> list[str]:
+    """Everything runs, hears everybody and knows one leader; what does not, in words."""
     await system.network.heal()
-    for part in system.note_deaths():
-        part.start()
+    system.note_deaths()
     for part in system.parts:
+        part.send(signal.SIGCONT)
         if not part.is_running:
             part.start()
-    await system.until(system.is_ready, HEAL_TIMEOUT_S, "a healed system")
+    try:
+        await system.until(system.is_ready, HEAL_TIMEOUT_S, "a healed system")
+    except NotStarted as trouble:
+        return [str(trouble)]
+    return []
 
 
 async def _final(
     load: Traffic, watching: Sequence["asyncio.Task[None]"], *, after: int
 ) -> tuple[Record, list[str]]:
-    """Work off what is left, and ask for everything once more."""
-    is_drained = await traffic.drain(load, DRAIN_TIMEOUT_S)
-    final = await traffic.all_tasks(load.api, load.names.task_type)
-    events = await traffic.all_events(load.api, after)
-    load.watch_until = events[-1].index if events else after
-    _, late = await asyncio.wait(watching, timeout=WATCH_TIMEOUT_S)
-    for watcher in late:
-        watcher.cancel()
-    for watcher in watching:
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
-    notes = [
-        f"{name} was told of events up to {told_to}, and there are some up to {load.watch_until}"
+    """Work off what is left, and ask for everything once more; the record, and what went wrong with that."""
+    troubles: list[str] = []
+    final: dict[str, dict[str, Any]] | None = None
+    events: list[Seen] | None = None
+    try:
+        if not await traffic.drain(load, DRAIN_TIMEOUT_S):
+            troubles.append(f"{load.open_tasks} acknowledged tasks were not worked off in time")
+        final = await traffic.all_tasks(load.api, load.names.task_type)
+        events = await traffic.all_events(load.api, after)
+        load.watch_until = events[-1].index if events else after
+        await asyncio.wait(watching, timeout=WATCH_TIMEOUT_S)
+    except Refused as trouble:
+        troubles.append(str(trouble))
+    finally:
+        for watcher in watching:
+            watcher.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+    until = load.watch_until or after
+    troubles += [
+        f"{name} was told of events up to {told_to}, and there are some up to {until}"
         for name, told_to in load.watched_to.items()
-        if told_to < load.watch_until
+        if told_to < until
     ]
-    if not is_drained:
-        notes.append(f"{load.open_tasks} acknowledged tasks were not worked off in time")
-    watched = [seen for seen in load.seen if seen.index <= load.watch_until]
     record = Record(
         operations=(),
         lease_s=load.lease_s,
         slack_s=SLACK_S,
         final=final,
         events=events,
-        watched=watched,
+        watched=[seen for seen in load.seen if seen.index <= until],
         is_drained=True,
     )
-    return record, notes
+    return record, troubles
 
 
 async def _converged(system: ThrowAway, load: Traffic) -> Result:
@@ -252,8 +269,8 @@ def _digests(system: ThrowAway, digests: dict[int, str]) -> str:
 async def _leave(load: Traffic) -> int:
     """Every session of the run says goodbye; how many did."""
     left = 0
-    for name, token in load.live_sessions.items():
-        with contextlib.suppress(Refused):
+    with contextlib.suppress(Refused):
+        for name, token in load.live_sessions.items():
             gone = await load.api.ask("DELETE", f"sessions/{name}", {"lease_token": token}, deadline_s=10.0)
             left += gone.is_ok
     return left
@@ -285,15 +302,15 @@ async def against(url: str, key: str, options: Options, say: Say) -> Verdict:
             try:
                 await _under_load(load, asyncio.sleep(options.seconds), options.seconds)
                 seconds = time.monotonic() - began_s
-                record, notes = await _final(load, watching, after=begin)
+                record, troubles = await _final(load, watching, after=begin)
             finally:
-                notes_of_cleaning = await _clean_up(load)
+                notes = await _clean_up(load)
     finally:
         recorder.close()
     record = replace(record, operations=read(folder / "history.jsonl"))
     return _judged(
         record,
-        [verdict.enough_traffic(record.operations, seconds)],
+        [verdict.enough_traffic(record.operations, seconds), _in_the_end(troubles, 0)],
         folder=folder,
         run=run,
         seed=options.seed,
@@ -302,7 +319,7 @@ async def against(url: str, key: str, options: Options, say: Say) -> Verdict:
         network="the running system",
         seconds=seconds,
         faults=(),
-        notes=[*notes, *notes_of_cleaning],
+        notes=notes,
     )
 
 

@@ -751,7 +751,10 @@ async def drain(traffic: Traffic, deadline_s: float) -> bool:
 async def _settle_open(traffic: Traffic) -> None:
     """A completion whose answer was lost may have been done: ask for what is left."""
     for task in list(traffic._open):  # noqa: SLF001  the same module
-        found = await traffic.api.ask("GET", f"tasks/{task}?consistency=linearizable")
+        try:
+            found = await traffic.api.ask("GET", f"tasks/{task}?consistency=linearizable", deadline_s=15.0)
+        except Refused:
+            return
         if found.is_ok and found.body["status"] == "completed":
             traffic.note_completed(task)
 

@@ -41,7 +41,7 @@ def broken(verdict: dict[str, Any]) -> set[str]:
 @pytest.mark.timeout(TIMEOUT_S)
 def test_the_system_holds_under_kill_and_pause(tmp_path: Path) -> None:
     code, verdict, told = run(
-        *("manage.py", "verify", "--nodes", "3", "--minutes", "0.4", "--seed", "5", "--json"),
+        *("manage.py", "verify", "--nodes", "3", "--minutes", "0.3", "--seed", "5", "--json"),
         *("--faults", "kill-leader,pause", "--network", "proxies"),
         GAIA_DATA_DIR=str(tmp_path),
     )
