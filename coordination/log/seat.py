@@ -179,6 +179,7 @@ class Seat(SyncObj):  # type: ignore[misc]
         self._dismissed_at = 0
         self._addresses: dict[str, str] = {}
         self._hinted: set[str] = set()
+        self._greeted_with: dict[Node, int] = {}
         self._outbox = Outbox(links)
         self._outbox.speaker = self
         self.stands_by_transfer = False

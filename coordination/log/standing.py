@@ -18,6 +18,7 @@ class Standing(Seat):
         """Queue our greeting for a peer."""
         has_history = self.raftCurrentTerm > 0 or self.journal.last_index > 1
         mine = self.identity
+        self._greeted_with[node] = self.members.index
         self._outbox.send(
             node,
             wire.Greeting(
@@ -64,6 +65,8 @@ class Standing(Seat):
         if is_new and self._greeted.get(node) is greeting:
             self._outbox.connected(node)
         self._dismiss(node)
+        if self._greeted_with.get(node) != self.members.index:
+            self.greet(node)  # ours changed before theirs came, and they may know no other member to ask
         if self._state == LEADER and node in self._match:
             if greeting.standing != identity.MEMBER:
                 self._match[node] = 0  # what the old directory held went with it

@@ -201,6 +201,7 @@ class Member:
         self.replica: Replica | None = None
         self.machine = SimMachine(world, name)
         self.is_paused = False
+        self.is_woken, self.due = True, 0.0
         self.links = SimLinks(world, name)
         self.founders: list[str] = []
         self.may_found = True
@@ -268,7 +269,7 @@ class World:
 
     def start(self, name: str) -> None:
         member = self.members[name]
-        member.is_paused, member.disk.crash_in = False, None
+        member.is_paused, member.disk.crash_in, member.is_woken = False, None, True
         member.machine = SimMachine(self, name)
         member.links = SimLinks(self, name)
         member.replica = Replica(
@@ -327,6 +328,7 @@ class World:
 
         waiting = Waiting(answer, self.now + COMMAND_TIMEOUT_S)
         self.waiting.append(waiting)
+        self.members[name].is_woken = True
         self.members[name].live.propose(b"%d" % value, waiting)
         return value
 
@@ -341,6 +343,7 @@ class World:
 
         waiting = Waiting(answer, self.now + COMMAND_TIMEOUT_S, is_read=True)
         self.waiting.append(waiting)
+        self.members[name].is_woken = True
         self.members[name].live.read(waiting)
         return outcomes
 
@@ -352,6 +355,7 @@ class World:
             return outcomes
         waiting = Waiting(outcomes.append, self.now + COMMAND_TIMEOUT_S)
         self.waiting.append(waiting)
+        self.members[leader].is_woken = True
         replica = self.members[leader].live
         if action == "add":
             replica.add_member(name, name, waiting)
@@ -403,14 +407,17 @@ class World:
             pipe.append((due, connection.epoch, frame))
         return True
 
-    def _read(self, name: str) -> None:
+    def _read(self, name: str) -> bool:
+        has_read = False
         for connection in self._connections_of(name):
             source = connection.other(name)
             pipe = connection.pipe[source]
             while pipe and pipe[0][0] <= self.now and not connection.blocked[source]:
                 _, epoch, frame = pipe.pop(0)
                 if epoch == connection.up[name]:
+                    has_read = True
                     self.members[name].live.frame(source, frame)
+        return has_read
 
     def release(self, source: str, target: str, count: int = 1000) -> None:
         """Let `count` messages through a blocked direction."""
@@ -498,16 +505,21 @@ class World:
             self._expire()
 
     def step(self, name: str) -> None:
-        self._guarded(name, lambda: self._step(name))
+        self._guarded(name, lambda: self._step(name), wakes=False)
 
     def _step(self, name: str) -> None:
-        self._read(name)
-        replica = self.members[name].live
+        """As a member's thread: when something arrived, when it was woken, and when it wanted to be."""
+        has_read, member = self._read(name), self.members[name]
+        if not (has_read or member.is_woken or self.quiet or self.now >= member.due):
+            return
+        member.is_woken = False
+        replica = member.live
         replica.step()
-        replica.next_wakeup()
+        member.due = replica.next_wakeup()
         self._note_leader(name)
 
-    def _guarded(self, name: str, action: Callable[[], None]) -> None:
+    def _guarded(self, name: str, action: Callable[[], None], *, wakes: bool = True) -> None:
+        self.members[name].is_woken |= wakes
         try:
             action()
         except PowerLost:
