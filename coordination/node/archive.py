@@ -15,7 +15,20 @@ import msgspec
 
 from coordination.log import identity, snapshot
 from coordination.log.disk import Folder
-from coordination.log.journal import CUT, ENTRY, NO_OP, RESET, SEGMENT, VOTE, Journal, read_batches
+from coordination.log.journal import (
+    CUT,
+    ENTRY,
+    NO_OP,
+    OVERHEAD_BYTES,
+    RESET,
+    SEGMENT,
+    VOTE,
+    Journal,
+    Record,
+    later_record,
+    read_batches,
+    segment_name,
+)
 from coordination.machine.codec import Undecodable, decode_commands, decode_snapshot
 from coordination.machine.state import Snapshot
 
@@ -79,34 +92,74 @@ def restore(backup: bytes, data_dir: Path, node_id: str) -> Snapshot:
 
 
 _KINDS = {ENTRY: "entry", CUT: "cut", VOTE: "vote", RESET: "reset", SEGMENT: "segment"}
+TORN, DAMAGED, MISSING = "torn", "damaged", "missing"
 
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One record of a journal, as far as a person wants to know it."""
+    """One record of a journal, as far as a person wants to know it; or, with a `note`, what is wrong there.
+
+    `torn`: a batch that was never whole, which a start cuts off. `damaged` and `missing`: a start is refused.
+    """
 
     segment: str
+    offset: int
     kind: str
-    index: int
-    term: int
-    body_bytes: int
-    commands: tuple[str, ...]
+    index: int = 0
+    term: int = 0
+    body_bytes: int = 0
+    commands: tuple[str, ...] = ()
+    note: str = ""
 
 
 def inspected(data_dir: Path) -> Iterator[JournalLine]:
     """The records of a journal in order, read without changing anything; the node may be running."""
-    for path in sorted(data_dir.glob("journal-*")):
-        for batch in read_batches(path.read_bytes()):
-            for record in batch:
+    numbers = sorted(int(path.name.removeprefix("journal-")) for path in data_dir.glob("journal-*"))
+    batch = 0
+    for position, number in enumerate(numbers):
+        if position and number != numbers[position - 1] + 1:
+            name = segment_name(numbers[position - 1] + 1)
+            yield JournalLine(
+                name, 0, MISSING, note="the file is not there; restore it or the whole directory"
+            )
+        name, at = segment_name(number), 0
+        data = (data_dir / name).read_bytes()
+        for records in read_batches(data):
+            for record in records:
                 if record.kind in _KINDS:
-                    yield JournalLine(
-                        path.name,
-                        _KINDS[record.kind],
-                        record.index,
-                        record.term,
-                        len(record.body),
-                        _names(record.body) if record.kind == ENTRY else (),
-                    )
+                    yield _line(name, record)
+            at, batch = records[-1].end, records[0].batch
+        yield from _what_is_wrong(name, data, at, batch, is_last=position == len(numbers) - 1)
+
+
+def _line(name: str, record: Record) -> JournalLine:
+    return JournalLine(
+        name,
+        record.end - OVERHEAD_BYTES - len(record.body),
+        _KINDS[record.kind],
+        record.index,
+        record.term,
+        len(record.body),
+        _names(record.body) if record.kind == ENTRY else (),
+    )
+
+
+def _what_is_wrong(name: str, data: bytes, at: int, batch: int, *, is_last: bool) -> Iterator[JournalLine]:
+    """What follows the last whole batch of a segment, if it is not only the room reserved for more."""
+    behind = later_record(data, at, batch)
+    if behind is not None:
+        yield JournalLine(
+            name, at, DAMAGED, note=f"synced bytes have changed: whole records follow at {behind}"
+        )
+    elif rest := len(data[at:].rstrip(b"\0")):
+        if is_last:
+            yield JournalLine(
+                name, at, TORN, body_bytes=rest, note="never whole, never answered for: will be cut"
+            )
+        else:
+            yield JournalLine(
+                name, at, DAMAGED, body_bytes=rest, note="synced bytes have changed: a segment follows"
+            )
 
 
 def _names(body: bytes) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,12 @@ from coordination.errors import NotAvailable, OutcomeUnknown
 from coordination.log import protocol
 from coordination.log.client import AsyncNodeClient, NodeClient
 from coordination.log.contract import Committed, MemberStatus, NotApplied, Peer, Unknown
+from coordination.log.disk import Folder
+from coordination.log.journal import Journal
 from coordination.machine import codec
+from coordination.machine.codec import encode_batch
 from coordination.machine.commands import (
+    Batch,
     SessionHeartbeat,
     SessionRegister,
     TaskClaim,
@@ -29,6 +34,7 @@ from coordination.machine.commands import (
 )
 from coordination.machine.outcomes import Accepted, Done, Rejected, SessionAnswer
 from coordination.machine.policy import Policy
+from coordination.node.archive import inspected
 from coordination.node.backlog import Backlog
 from coordination.node.duties import BeginDuty, ScheduleDuty, TickDuty
 from coordination.node.membership import NotAMember, require_member, static_members
@@ -604,3 +610,59 @@ def test_the_node_measures_itself(live_node):
     ):
         assert name in text
     eventually(lambda: urllib3.request("GET", f"{live_node.urls[0]}/readyz").status == 200)
+
+
+# A look into a journal
+
+
+def _journal(folder: Path, segment_bytes: int = 400) -> list[Path]:
+    disk = Folder(folder)
+    journal = Journal(disk, segment_bytes)
+    for index in range(1, 40):
+        journal.add(b"\0" + encode_batch(Batch(stamp_ms=1, commands=[register(f"s{index}")])), index, 1)
+        journal.sync()
+    journal.close()
+    disk.close()
+    return sorted(folder.glob("journal-*"))
+
+
+def test_a_whole_journal_shows_every_record_with_its_place(tmp_path):
+    _journal(tmp_path)
+
+    lines = list(inspected(tmp_path))
+
+    assert [line.index for line in lines if line.kind == "entry"] == list(range(1, 40))
+    assert {line.commands for line in lines if line.kind == "entry"} == {("SessionRegister",)}
+    assert not [line for line in lines if line.note]
+
+
+def test_a_torn_tail_is_shown_as_what_a_start_will_cut(tmp_path):
+    *_, last = _journal(tmp_path, segment_bytes=1 << 20)
+    data = last.read_bytes().rstrip(b"\0")
+    last.write_bytes(data[:-3])
+
+    lines = list(inspected(tmp_path))
+
+    assert [(line.kind, line.segment) for line in lines if line.note] == [("torn", last.name)]
+    assert [line.index for line in lines if line.kind == "entry"] == list(range(1, 39))
+
+
+def test_damage_in_the_middle_is_shown_with_its_offset_and_a_missing_segment_by_its_name(tmp_path):
+    paths = _journal(tmp_path)
+    data = bytearray(paths[1].read_bytes())
+    data[60] ^= 1
+    paths[1].write_bytes(data)
+    paths[3].unlink()
+
+    wrong = [(line.kind, line.segment) for line in inspected(tmp_path) if line.note]
+
+    assert wrong == [("damaged", paths[1].name), ("missing", paths[3].name)]
+
+
+def test_nothing_of_a_journal_is_changed_by_looking(tmp_path):
+    paths = _journal(tmp_path)
+    before = [path.read_bytes() for path in paths]
+
+    list(inspected(tmp_path))
+
+    assert [path.read_bytes() for path in paths] == before
