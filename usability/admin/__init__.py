@@ -1,5 +1,5 @@
 """Django admin of the usability half: rosters and settings can be edited, what was measured is a window."""
 
-from usability.admin import backtests, bookkeeping, detected, profiles, reported, roster, xapi
+from usability.admin import apps, backtests, bookkeeping, detected, profiles, reported, roster, xapi
 
-__all__ = ["backtests", "bookkeeping", "detected", "profiles", "reported", "roster", "xapi"]
+__all__ = ["apps", "backtests", "bookkeeping", "detected", "profiles", "reported", "roster", "xapi"]

@@ -1,4 +1,4 @@
-"""What apps report: metrics, ratings, the health of the apps."""
+"""What apps report: metrics and ratings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from usability.admin.window import Window
-from usability.models import App, AppHealthCount, SatisfactionRating, UsabilityMetric
+from usability.models import SatisfactionRating, UsabilityMetric
 
 SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
 DEFAULT_SPAN = "hour"
@@ -95,17 +95,3 @@ class SatisfactionRatingAdmin(Window):
     list_select_related = ["classroom"]
     search_fields = ["student__student_id", "feedback_text"]
     ordering = ["-created_at"]
-
-
-@admin.register(App)
-class AppAdmin(admin.ModelAdmin):
-    list_display = ["name", "title", "metric_types", "allowed_origins"]
-    search_fields = ["name", "title"]
-
-
-@admin.register(AppHealthCount)
-class AppHealthCountAdmin(Window):
-    list_display = ["hour", "app_name", "measure", "label", "count"]
-    list_filter = ["measure", "app_name", "hour"]
-    search_fields = ["app_name", "label"]
-    ordering = ["-hour", "app_name", "measure", "-count"]

@@ -3,7 +3,7 @@
 `who` is a signed-in `User` or an API `Principal`; somebody else's classroom or pupil is `NotFound`.
 """
 
-from usability.selectors.apps import RatingsSummary, app_health, ratings_summary
+from usability.selectors.apps import RatingsSummary, app_health, health_of_apps, ratings_summary, refusals
 from usability.selectors.classrooms import classroom_metrics, snapshots, struggling
 from usability.selectors.live import classrooms_of, live_class
 from usability.selectors.settings import BudgetPreview, budget_preview, class_settings
@@ -23,10 +23,12 @@ __all__ = [
     "classrooms_of",
     "cursor_of",
     "exported_signals",
+    "health_of_apps",
     "help_request_state",
     "live_class",
     "live_signal",
     "ratings_summary",
+    "refusals",
     "snapshots",
     "struggling",
     "student_buckets",

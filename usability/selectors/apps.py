@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import datetime as dt
 
 ITEMS_SHOWN = 20
+APPS_SHOWN = 200
+REFUSALS_SHOWN = 200
+COUNTS_READ = 20_000
 
 
 def app_health(app_name: str, *, who: Any, since: dt.datetime, until: dt.datetime) -> AppHealth:
@@ -28,16 +31,56 @@ def app_health(app_name: str, *, who: Any, since: dt.datetime, until: dt.datetim
     """
     if not _may_see(app_name, who, since, until):
         raise NotFound
-    hour = since.replace(minute=0, second=0, microsecond=0)
-    rows = (
-        AppHealthCount.objects.filter(app_name=app_name, hour__gte=hour, hour__lt=until)
-        .values_list("measure", "label")
-        .annotate(total=Sum("count"))
-        .order_by("-total", "label")
-    )
     counts: dict[str, list[tuple[str, int]]] = {}
-    for measure, label, total in rows:
+    for measure, label, total in _counted(since, until, app_name=app_name).values_list(
+        "measure", "label", "total"
+    ):
         counts.setdefault(measure, []).append((label, total))
+    return _health(app_name, since, until, counts)
+
+
+def health_of_apps(*, who: Any, since: dt.datetime, until: dt.datetime) -> list[AppHealth]:
+    """Every app that is registered or reported in that time, those with refused metrics first. For operators."""
+    if not access.reach_of(who).everything:
+        return []
+    names = App.objects.order_by("name").values_list("name", flat=True)[:APPS_SHOWN]
+    counts: dict[str, dict[str, list[tuple[str, int]]]] = {name: {} for name in names}
+    rows = _counted(since, until).values_list("app_name", "measure", "label", "total")
+    for app_name, measure, label, total in rows[:COUNTS_READ]:
+        counts.setdefault(app_name, {}).setdefault(measure, []).append((label, total))
+    found = [_health(app_name, since, until, counted) for app_name, counted in counts.items()]
+    return sorted(found, key=lambda one: (-sum(one.rejected.values()), one.app_name))[:APPS_SHOWN]
+
+
+def refusals(
+    app_name: str, *, who: Any, since: dt.datetime, until: dt.datetime
+) -> list[tuple[dt.datetime, str, int]]:
+    """(hour, reason, how many) of an app's refused metrics, the latest first. For operators."""
+    if not access.reach_of(who).everything:
+        return []
+    rows = AppHealthCount.objects.filter(
+        app_name=app_name, measure=HealthMeasure.REJECTED, hour__gte=_hour(since), hour__lt=until
+    )
+    return list(
+        rows.order_by("-hour", "-count", "label").values_list("hour", "label", "count")[:REFUSALS_SHOWN]
+    )
+
+
+def _hour(moment: dt.datetime) -> dt.datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def _counted(since: dt.datetime, until: dt.datetime, **which: str) -> Any:
+    """Sums by app, measure and label, the largest first."""
+    rows = AppHealthCount.objects.filter(hour__gte=_hour(since), hour__lt=until, **which)
+    return (
+        rows.values("app_name", "measure", "label").annotate(total=Sum("count")).order_by("-total", "label")
+    )
+
+
+def _health(
+    app_name: str, since: dt.datetime, until: dt.datetime, counts: dict[str, list[tuple[str, int]]]
+) -> AppHealth:
     accepted = sum(total for _, total in counts.get(HealthMeasure.ACCEPTED, ()))
     late = sum(total for _, total in counts.get(HealthMeasure.LATE, ()))
     return AppHealth(
