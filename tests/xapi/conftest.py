@@ -34,7 +34,13 @@ class Store:
         self._version = version
 
     def __call__(
-        self, method: str, resource: str, body: Any = None, *, content_type: str = "application/json", **more: Any
+        self,
+        method: str,
+        resource: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        **more: Any,
     ) -> Any:
         from django.test import Client
 
@@ -52,7 +58,11 @@ class Store:
             address += "?" + urlencode(told)
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return Client().generic(
-            method, address, data, content_type, headers={name: value for name, value in named.items() if value}
+            method,
+            address,
+            data,
+            content_type,
+            headers={name: value for name, value in named.items() if value},
         )
 
     def put(self, body: dict[str, Any], **more: Any) -> str:

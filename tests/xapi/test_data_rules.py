@@ -78,11 +78,26 @@ def test_a_substatement_holds_no_other_and_no_id() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-PARTS = ["actor", "verb", "object", "result", "context", "timestamp", "attachments", "authority", "version", "id"]
+PARTS = [
+    "actor",
+    "verb",
+    "object",
+    "result",
+    "context",
+    "timestamp",
+    "attachments",
+    "authority",
+    "version",
+    "id",
+]
 
 
 @given(st.sampled_from(PARTS), JSON)
@@ -115,7 +130,10 @@ DEEP = statement(
         {
             "context": {
                 "contextActivities": {"grouping": [{"id": "a:c"}, {"id": "a:b"}], "parent": [ITEM]},
-                "team": {"objectType": "Group", "member": [{"mbox": "mailto:d@e.f"}, {"mbox": "mailto:a@b.c"}]},
+                "team": {
+                    "objectType": "Group",
+                    "member": [{"mbox": "mailto:d@e.f"}, {"mbox": "mailto:a@b.c"}],
+                },
             }
         },
     ],
@@ -172,7 +190,14 @@ def test_ids_only_names_and_no_more() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("de", "de"), ("de-AT, en;q=0.5", "de"), ("fr, en;q=0.1", "en-GB"), ("fr", "en-GB"), ("*", "en-GB"), ("", "en-GB")],
+    [
+        ("de", "de"),
+        ("de-AT, en;q=0.5", "de"),
+        ("fr, en;q=0.1", "en-GB"),
+        ("fr", "en-GB"),
+        ("*", "en-GB"),
+        ("", "en-GB"),
+    ],
 )
 def test_one_language_is_chosen_as_the_reader_asks(asked: str, found: str) -> None:
     whole = statement(verb={"id": VERB + "answered", "display": {"en-GB": "answered", "de": "antwortete"}})

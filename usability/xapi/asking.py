@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 from gaia_site.bodies import decode_json
+from gaia_site.problems import Problem
 from usability.xapi import actors, values
 from usability.xapi.values import Wrong
 from usability.xapi.web import Call
@@ -19,7 +20,10 @@ def agent(call: Call, name: str = "agent", *, or_group: bool = False) -> dict[st
     text = call.parameters.get(name)
     if text is None:
         return None
-    found = decode_json(text.encode())
+    try:
+        found = decode_json(text.encode())
+    except Problem as problem:
+        raise Wrong(("query", name), "must be an agent in JSON") from problem
     return (actors.actor if or_group else actors.agent)(found, ("query", name))
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django.http import HttpResponse
 from django.utils.http import http_date
 
+from gaia_site.bodies import decode_json
 from gaia_site.problems import Problem
 from usability.ingest.adapters.ids import student_id
 from usability.xapi import asking, documents
@@ -74,8 +75,7 @@ class Documents(Resource):
         name = asking.name_of(call, self.id_name)
         content_type = call.headers.get("content-type", "")[:CONTENT_TYPE_LIMIT] or _UNSAID_TYPE
         if call.content_type == documents.JSON:
-            # Said to be JSON, so it must be an object that a later POST can be joined with.
-            documents.object_in(call.body, "body")
+            decode_json(call.body)
         return self._obeyed(write, self.owner(call), name, content_type, call.body, self.conditions(call))
 
     @staticmethod
