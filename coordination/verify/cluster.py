@@ -258,16 +258,22 @@ class ThrowAway:
         """The id of a node."""
         return f"n{number + 1}"
 
-    def node_part(self, number: int, *, members: int | None = None, bootstrap: bool = True) -> Part:
-        """A node as a part, not started."""
-        name = self.member_name(number)
-        numbers = range(self.settings.nodes if members is None else members)
+    def node_part(self, number: int) -> Part:
+        """A node that founds the cluster together with the others, as a part that is not started."""
+        return self._part_of(number, self.member_name(number), may_found=True)
+
+    def joining_part(self, number: int, name: str) -> Part:
+        """A node that comes later, at the next place of the network."""
+        return self._part_of(number, name, may_found=False)
+
+    def _part_of(self, number: int, name: str, *, may_found: bool) -> Part:
+        numbers = range(self.settings.nodes)
         usual = Build()
         is_chosen = not self.settings.bad_nodes or number < self.settings.bad_nodes
         build = self.settings.build if is_chosen else usual
         environment = {
             **self.environment("node"),
-            "CLUSTER_ENABLED": "true" if len(numbers) > 1 else "false",
+            "CLUSTER_ENABLED": "true" if len(numbers) > 1 or not may_found else "false",
             "CLUSTER_NODE_ID": name,
             "CLUSTER_BIND_ADDR": self.network.bind(number),
             "CLUSTER_ADVERTISE_ADDR": self.network.address(number),
@@ -277,7 +283,7 @@ class ThrowAway:
             "CLUSTER_DISCOVERY_NODES": ",".join(
                 f"{self.member_name(one)}={self.network.address(one)}" for one in numbers
             ),
-            "CLUSTER_BOOTSTRAP": "true" if bootstrap else "false",
+            "CLUSTER_BOOTSTRAP": "true" if may_found else "false",
             **build.environment,
         }
         command = (*self.network.prefix(number), *build.command)
@@ -400,9 +406,9 @@ class ThrowAway:
         newest = max((status["applied_index"] for status in self.statuses().values()), default=0)
         return joined is not None and 0 < newest <= joined["applied_index"] + 100
 
-    def forget_member(self, number: int) -> None:
+    def forget_member(self, name: str) -> None:
         """Remove the folder of a node that is no member any more."""
-        shutil.rmtree(self.folder / "nodes" / self.member_name(number), ignore_errors=True)
+        shutil.rmtree(self.folder / "nodes" / name, ignore_errors=True)
 
     def note_deaths(self) -> list[Part]:
         """The parts that ended by themselves since the last look; each is written down."""

@@ -108,6 +108,7 @@ class Faults:
     system: ThrowAway
     api: Api
     on_done: Callable[[str], None]
+    joined: int = 0
     done: list[Done] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     """What did not come back after it was started again."""
@@ -291,7 +292,8 @@ class Faults:
         await asyncio.to_thread(network.add, number)
         if hasattr(network, "serve"):
             await network.serve()
-        name = self.system.member_name(number)
+        self.joined += 1
+        name = f"{self.system.member_name(number)}-{self.joined}"
         body = {"id": name, "address": network.address(number)}
         try:
             added = await self.api.ask("POST", "cluster/members", body, deadline_s=15.0)
@@ -302,7 +304,7 @@ class Faults:
             done.skipped = f"POST cluster/members answers {added.status}: {_detail(added.body)}"
             return
         done.detail = f"{name} joined and was removed"
-        spare = self.system.node_part(number, members=number + 1, bootstrap=False)
+        spare = self.system.joining_part(number, name)
         spare.start()
         try:
             await self._await_member(spare, number)
@@ -314,7 +316,7 @@ class Faults:
             except Refused:
                 done.detail += ": the removal was not answered"
             await spare.end(signal.SIGTERM)
-            await asyncio.to_thread(self.system.forget_member, number)
+            await asyncio.to_thread(self.system.forget_member, name)
 
     async def _await_member(self, spare: Part, number: int) -> None:
         """Wait until the new node has caught up, or the time is over."""
