@@ -34,8 +34,8 @@ WAITING_BYTES_LIMIT = 64 * 1024 * 1024
 ROWS_A_COMMIT = 10_000
 # While one connection commits, the other waits so long for so many rows: a commit costs the same for few as
 # for many. An idle buffer commits at once.
-GATHER_ROWS = 2_500
-GATHER_S = 0.004
+GATHER_ROWS = 5_000
+GATHER_S = 0.008
 CONNECT_TIMEOUT_S = 3
 COMMIT_TIMEOUT_S = 8.0
 WAIT_TIMEOUT_S = 12.0
@@ -146,6 +146,7 @@ class GroupCommit:
         self._waiting_rows = 0
         self._committing = 0
         self._arrived = asyncio.Event()
+        self._gathered = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
         self._closing = False
         self._counts: Counter[CountKey] = Counter()
@@ -167,6 +168,8 @@ class GroupCommit:
         self._waiting_rows += len(batch.rows)
         WAITING.set(self._waiting_bytes)
         self._arrived.set()
+        if self._waiting_rows >= GATHER_ROWS:
+            self._gathered.set()
         try:
             async with asyncio.timeout(WAIT_TIMEOUT_S):
                 return await batch.done
@@ -177,6 +180,7 @@ class GroupCommit:
         """Take nothing more, store what waits, end the connections."""
         self._closing = True
         self._arrived.set()
+        self._gathered.set()
         if self._writers:
             await asyncio.wait(self._writers, timeout=COMMIT_TIMEOUT_S)
         for writer in self._writers:
@@ -207,18 +211,21 @@ class GroupCommit:
                     connection = await self._store_group(connection, group)
                 finally:
                     self._committing -= 1
+                    self._gathered.set()
         finally:
             if connection is not None:
                 await connection.close()
 
     async def _gather(self) -> None:
         """Let more arrive while the other connection is busy."""
-        end_s = asyncio.get_running_loop().time() + GATHER_S
-        while self._committing and self._waiting_rows < GATHER_ROWS and not self._closing:
-            left_s = end_s - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                return
-            await asyncio.sleep(min(0.001, left_s))
+        if self._waiting_rows >= GATHER_ROWS or self._closing:
+            return
+        self._gathered.clear()
+        try:
+            async with asyncio.timeout(GATHER_S):
+                await self._gathered.wait()
+        except TimeoutError:
+            pass
 
     async def _wait_for_work(self) -> None:
         self._arrived.clear()

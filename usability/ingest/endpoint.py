@@ -293,7 +293,7 @@ _ingests: WeakKeyDictionary[asyncio.AbstractEventLoop, Ingest] = WeakKeyDictiona
 
 
 def ingest_here() -> Ingest:
-    """The `Ingest` of the running event loop; a process has one, for daphne runs one loop."""
+    """The `Ingest` of the running event loop; a web process has one loop."""
     loop = asyncio.get_running_loop()
     if loop not in _ingests:
         _ingests[loop] = Ingest(_conninfo(), settings.GAIA.redis_url)
