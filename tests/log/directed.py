@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from coordination.log import wire
-from coordination.log.contract import Committed
+from coordination.log.contract import JOINING, REMOVED, Committed
 from coordination.log.replica import Replica
 from tests.log.world import TICK_S, PowerLost, World
 
@@ -387,6 +387,213 @@ def replaced_entry(world: World) -> None:
     world.restart("n1")
 
 
+# ---- members that come and go
+
+
+def change(world: World, action: str, name: str) -> None:
+    """Have it done by whoever leads, a leader's own removal by its successor."""
+
+    def is_done() -> bool:
+        outcomes = world.change(action, name)
+        world.run(0.1)
+        return bool(outcomes) and isinstance(outcomes[0], Committed)
+
+    world.until(is_done)
+
+
+def joined(world: World, *names: str) -> None:
+    """These are added, brought up to date and vote."""
+    for name in names:
+        world.join(name, told_of=["n1"])
+        change(world, "add", name)
+        world.until(lambda name=name: name in world.seated().voters)
+        world.until(lambda name=name: world.is_whole(name))
+
+
+def member_added_during_partition(world: World) -> None:
+    """One member is away while another is added and the leader dies: it must count by the new members when it is back."""
+    begin(world)
+    elect(world, "n1")
+    world.cut("n3", "n1", "n2")
+    world.join("n4", told_of=["n2"])
+    change(world, "add", "n4")
+    world.until(lambda: "n4" in world.seated().voters)
+    propose(world, "n1", 10)
+    world.until(lambda: len(world.acked) == 10)
+    world.kill("n1")
+    world.run(0.5)
+    world.heal("n3", "n1", "n2", "n4")
+    world.until(lambda: world.leader() is not None)
+    propose(world, world.leader() or "", 5)
+    world.until(lambda: len(world.acked) == 15)
+    world.restart("n1")
+
+
+def leader_removed(world: World) -> None:
+    """A leader that shall go hands over, and its successor sends it away; nothing acknowledged goes with it."""
+    begin(world)
+    elect(world, "n1")
+    propose(world, "n1", 10)
+    world.until(lambda: len(world.acked) == 10)
+    change(world, "remove", "n1")
+    assert world.leader() != "n1"
+    world.until(lambda: world.members["n1"].live.role == REMOVED)
+    propose(world, world.leader() or "", 5)
+    world.until(lambda: len(world.acked) == 15)
+
+
+def two_changes_raced(world: World) -> None:
+    """Four members. A change of an old leader, known to few, and one of the new leader: their majorities could miss
+    each other. So a leader changes nothing before an entry of its own is committed.
+    """
+    begin(world)
+    elect(world, "n1")
+    change(world, "add", "n5")
+    world.run(0.5)
+    world.block("n1", "n2", "n3", "n4")
+    world.join("n5", told_of=["n1"])
+    world.until(lambda: "n5" in world.members["n5"].live.members.voters)  # it and n1 alone know that it votes
+    world.cut("n1", "n2", "n3", "n4")
+    world.cut("n5", "n2", "n3", "n4")
+    elect(world, "n2", 0.0, silent=("n4",))
+    world.change("remove", "n1")
+    propose(world, "n2", 5)
+    world.run(0.5)
+    world.cut("n2", "n3", "n4", "n1", "n5")
+    world.cut("n3", "n4", "n1", "n5")
+    world.kill("n1")
+    world.start("n1")
+    world.heal("n4", "n1", "n5")
+    world.run(0.5)
+    elect(world, "n1")
+    propose(world, "n1", 5)
+    world.run(1.0)
+
+
+def changes_at_once(world: World) -> None:
+    """Five members. Three removals in a row, none committed, would leave two members that decide alone."""
+    begin(world)
+    elect(world, "n1")
+    for name in ("n1", "n2"):
+        world.cut(name, "n3", "n4", "n5")
+    for name in ("n3", "n4", "n5"):
+        world.change("remove", name)
+    propose(world, "n1", 5)
+    world.run(0.5)
+    elect(world, "n3")
+    propose(world, "n3", 5)
+    world.run(0.5)
+    for name in ("n1", "n2"):
+        world.heal(name, "n3", "n4", "n5")
+    world.run(1.0)
+
+
+def learners_alone(world: World) -> None:
+    """Two learners and a leader cut off from the other voters: they are no majority."""
+    begin(world)
+    elect(world, "n1")
+    for name in ("n4", "n5"):
+        change(world, "add", name)
+    world.run(0.3)
+    world.cut("n1", "n2", "n3")
+    for name in ("n4", "n5"):
+        world.join(name, told_of=["n1"])
+        world.cut(name, "n2", "n3")
+    world.run(0.7)
+    propose(world, "n1", 5)
+    world.run(0.7)
+    assert not world.acked, "learners made a majority"
+    for name in ("n1", "n4", "n5"):
+        world.kill(name)
+    elect(world, "n2")
+    propose(world, "n2", 5)
+    world.run(0.5)
+    for name in ("n1", "n4", "n5"):
+        world.restart(name)
+        world.heal(name, "n2", "n3")
+    world.run(1.0)
+
+
+def grown_then_restarted(world: World) -> None:
+    """Three became five. Two founders that restart with the first configuration are no majority any more."""
+    begin(world)
+    elect(world, "n1")
+    joined(world, "n4", "n5")
+    world.run(0.5)
+    for name in ("n2", "n3"):
+        world.kill(name)
+        world.cut(name, "n1", "n4", "n5")
+        world.start(name)
+    stand(world, "n2", "n3")
+    world.run(2.0)
+    for name in ("n2", "n3"):
+        if world.members[name].live._isLeader():
+            propose(world, name, 5)
+    propose(world, "n1", 5)
+    world.run(1.0)
+    for name in ("n2", "n3"):
+        world.heal(name, "n1", "n4", "n5")
+    world.run(1.0)
+
+
+def members_in_a_snapshot(world: World) -> None:
+    """What the journal said about the members outlives it."""
+    begin(world)
+    elect(world, "n1")
+    joined(world, "n4")
+    for _ in range(4):
+        propose(world, "n1", 20)
+        world.run(0.5)
+    for name in world.names:
+        world.members[name].live.forceLogCompaction()
+    world.run(0.3)
+    for name in world.names:
+        world.kill(name, power=True)
+    for name in world.names:
+        world.start(name)
+
+
+def removed_member_campaigns(world: World) -> None:
+    """It was away when it was removed, and asks for votes when it is back: nobody listens, and it is told."""
+    begin(world)
+    elect(world, "n1")
+    world.cut("n3", "n1", "n2")
+    change(world, "remove", "n3")
+    world.run(0.5)
+    term = world.members["n1"].live.raftCurrentTerm
+    campaign(world, "n3")
+    world.run(0.3)
+    for _ in range(3):
+        campaign(world, "n3")
+        world.run(0.05)
+    world.heal("n3", "n1", "n2")
+    campaign(world, "n3")
+    world.run(1.0)
+    assert world.leader() == "n1", "the leader was disturbed"
+    assert world.members["n1"].live.raftCurrentTerm == term, "the term was raised from outside"
+    world.kill("n3")
+    world.restart("n3")
+    world.until(lambda: world.members["n3"].live.role == REMOVED)
+
+
+def replaced_member(world: World) -> None:
+    """A disk is lost for good: its member is removed, and an empty directory takes the seat under the same name."""
+    begin(world)
+    elect(world, "n1")
+    propose(world, "n1", 10)
+    world.until(lambda: len(world.acked) == 10)
+    world.wipe("n3")
+    change(world, "remove", "n3")
+    world.join("n3", told_of=["n1", "n2"])
+    world.run(0.5)
+    assert world.members["n3"].live.role == JOINING
+    joined(world, "n3")
+    world.kill("n2")
+    propose(world, "n1", 5)
+    world.until(lambda: len(world.acked) == 15)  # the new one is needed for it
+    world.restart("n2")
+
+
 DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "compaction_window": (compaction_window, 3),
     "stale_acknowledgement": (stale_acknowledgement, 5),
@@ -400,6 +607,15 @@ DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "wiped_member_votes": (wiped_member_votes, 3),
     "deposed_leader_reads": (deposed_leader_reads, 3),
     "replaced_entry": (replaced_entry, 5),
+    "member_added_during_partition": (member_added_during_partition, 3),
+    "leader_removed": (leader_removed, 3),
+    "two_changes_raced": (two_changes_raced, 4),
+    "changes_at_once": (changes_at_once, 5),
+    "learners_alone": (learners_alone, 3),
+    "grown_then_restarted": (grown_then_restarted, 3),
+    "members_in_a_snapshot": (members_in_a_snapshot, 3),
+    "removed_member_campaigns": (removed_member_campaigns, 3),
+    "replaced_member": (replaced_member, 3),
 }
 
 

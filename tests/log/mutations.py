@@ -6,8 +6,10 @@ import pytest
 
 from coordination.log import identity, journal, reads, wire
 from coordination.log.journal import CHECKED, OVERHEAD_BYTES, PREFIX, Journal, Record
+from coordination.log.members import Members
 from coordination.log.outbox import Outbox
 from coordination.log.replica import Replica
+from coordination.log.waiting import Waiting
 from tests.log.world import SimFile
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
@@ -242,6 +244,64 @@ def count_uncounted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "_on_append_answer", count)
 
 
+def count_learners(patch: pytest.MonkeyPatch) -> None:
+    """Learners vote and are counted."""
+    patch.setattr(Members, "voters", property(lambda self: frozenset(seat.id for seat in self.seats)))
+    count_the_wiped(patch)
+
+
+def change_before_own_entry(patch: pytest.MonkeyPatch) -> None:
+    """A new leader changes the members before anything of its own is committed."""
+    may_change = Replica._may_change
+
+    def hasty(self: Replica) -> str:
+        noop, self._noop = self._noop, 0
+        try:
+            return may_change(self)
+        finally:
+            self._noop = noop
+
+    patch.setattr(Replica, "_may_change", hasty)
+
+
+def two_changes_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replica, "_may_change", lambda self: "")
+
+
+def forget_members_at_restart(patch: pytest.MonkeyPatch) -> None:
+    """What the journal says about the members is not read again."""
+    recover = Replica._recover_members
+
+    def recover_and_forget(self: Replica) -> None:
+        recover(self)
+        del self._memberships[1:]
+
+    patch.setattr(Replica, "_recover_members", recover_and_forget)
+
+
+def forget_members_in_snapshots(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replica, "_keep_members", lambda self, index: None)
+
+
+def keep_cut_members(patch: pytest.MonkeyPatch) -> None:
+    """A membership stays in effect although its entry was cut from the journal."""
+    patch.setattr(Replica, "_unnote_members", lambda self, index: None)
+
+
+def hear_strangers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replica, "_accepts", lambda self, node: node in self._greeted)
+
+
+def remove_oneself(patch: pytest.MonkeyPatch) -> None:
+    """A leader removes itself without handing over, and counts itself all the same."""
+
+    def leave(self: Replica, waiting: Waiting) -> None:
+        held = self.members.without(self.journal.last_index + 1, self.identity.node_id)
+        self._propose_members(held, waiting)
+
+    patch.setattr(Replica, "_hand_over_and_leave", leave)
+
+
 MUTATIONS: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
@@ -265,5 +325,13 @@ MUTATIONS: dict[str, Mutation] = {
         call_discarded_applied,
         forget_snapshot_before_journal,
         count_uncounted,
+        count_learners,
+        change_before_own_entry,
+        two_changes_at_once,
+        forget_members_at_restart,
+        forget_members_in_snapshots,
+        keep_cut_members,
+        hear_strangers,
+        remove_oneself,
     )
 }

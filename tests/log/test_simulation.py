@@ -1,8 +1,12 @@
 """Real replicas under faults drawn from a seed, told step by step, and with one promise broken at a time.
 
-GAIA_SIMULATION_SEEDS=0-9999 plays other seeds; a failing seed is named and plays again exactly.
+Every run plays 300 seeds that nobody has seen before, drawn from the run's id, or from the date without pytest-xdist;
+GAIA_SIMULATION_SEEDS=0-9999 plays those. A failing seed is named and plays again exactly: put it among
+SEEDS_THAT_FAILED when it is mended. In odd seeds members come and go.
 """
 
+import datetime as dt
+import hashlib
 import os
 
 import pytest
@@ -12,8 +16,8 @@ from tests.log.faults import changing_history, random_history
 from tests.log.mutations import MUTATIONS
 from tests.log.world import PowerLost, World
 
-DEFAULT_SEEDS = "0-79"
-SEEDS_THAT_FAILED = (14, 18, 2244, 2380)
+FRESH_SEEDS = 300
+SEEDS_THAT_FAILED = (14, 18, 317, 409, 573, 1155, 2244, 2380)
 CHUNK = 20
 SEEDS_OF_MUTATIONS = 40
 
@@ -36,6 +40,14 @@ CAUGHT_BY_HISTORY = {
     "read_without_round": "deposed_leader_reads",
     "call_discarded_applied": "replaced_entry",
     "count_uncounted": "wiped_member_votes",
+    "count_learners": "learners_alone",
+    "change_before_own_entry": "two_changes_raced",
+    "two_changes_at_once": "changes_at_once",
+    "forget_members_at_restart": "grown_then_restarted",
+    "forget_members_in_snapshots": "members_in_a_snapshot",
+    "keep_cut_members": "changes_at_once",
+    "hear_strangers": "removed_member_campaigns",
+    "remove_oneself": "leader_removed",
 }
 
 
@@ -50,8 +62,17 @@ def play_seed(seed: int) -> None:
 
 
 def chosen_seeds() -> list[int]:
-    first, last = os.environ.get("GAIA_SIMULATION_SEEDS", DEFAULT_SEEDS).split("-")
-    return sorted({*range(int(first), int(last) + 1), *SEEDS_THAT_FAILED})
+    asked = os.environ.get("GAIA_SIMULATION_SEEDS")
+    if asked:
+        first, last = (int(number) for number in asked.split("-"))
+    else:
+        run = (
+            os.environ.get("PYTEST_XDIST_TESTRUNUID")
+            or dt.datetime.now(dt.UTC).date().isoformat()
+        )
+        first = int.from_bytes(hashlib.sha256(run.encode()).digest()[:4]) * 1000
+        last = first + FRESH_SEEDS - 1
+    return [*SEEDS_THAT_FAILED, *range(first, last + 1)]
 
 
 def chunks() -> list[list[int]]:
