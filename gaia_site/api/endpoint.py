@@ -144,8 +144,10 @@ class Endpoint(APIView):
             for name, value in self._allowance.headers.items():
                 response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
-        if self.is_open_to_pages and isinstance(request.auth, Principal):
-            for name, value in cors.headers(request.auth, request.headers.get("Origin")).items():
+        # Not `request.auth`, which would judge a refused credential anew and raise.
+        caller = getattr(request, "_auth", None)
+        if self.is_open_to_pages and isinstance(caller, Principal):
+            for name, value in cors.headers(caller, request.headers.get("Origin")).items():
                 response.headers[name] = value
         elif self.is_open_to_pages and response.status_code == 401:
             for name, value in cors.refusal_headers(request.headers.get("Origin")).items():
