@@ -132,10 +132,11 @@ class Elections(Seat):
 
     def hand_over(self, waiting: Waiting) -> None:
         """Begin to hand leadership over to the voter that has most of the log."""
-        there = [node for node in self._others & self._connected if self._match[node]]
-        if self._state != LEADER:
+        if self._state != LEADER:  # only a leader knows how much the others have
             waiting.settle(NotApplied("this member does not lead"))
-        elif not there:
+            return
+        there = [node for node in self._others & self._connected if self._match[node]]
+        if not there:
             waiting.settle(NotApplied("there is no other voting member to lead"))
         else:
             self.transfer(max(there, key=lambda node: (self._match[node], node.id)).id, waiting)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordination.log import identity, members, wire
-from coordination.log.contract import MemberSettings, Peer
+from coordination.log.contract import MemberSettings, NotApplied, Outcome, Peer
 from coordination.log.replica import Replica
+from coordination.log.waiting import Waiting
 from tests.log.directed import begin, elect, propose
 from tests.log.machines import Items
 from tests.log.world import SimDisk, World
@@ -273,3 +274,14 @@ def test_an_admission_for_another_directory_or_term_is_ignored() -> None:
         world.unblock("n3", "n1")
         world.until(lambda: world.is_whole("n2"))
         world.judge()
+
+
+def test_a_member_that_never_led_has_nothing_to_hand_over() -> None:
+    outcomes: list[Outcome] = []
+    with World(3, quiet=True) as world:
+        world.until(lambda: world.leader() is not None)
+        follower = next(name for name in world.names if name != world.leader())
+
+        world.members[follower].live.hand_over(Waiting(outcomes.append, world.now + 1))
+
+        assert outcomes == [NotApplied("this member does not lead")]
