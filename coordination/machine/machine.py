@@ -59,6 +59,9 @@ _RULES: dict[type, Callable[[State, Any], Decision]] = {
 }
 
 
+_ENDS_A_WAIT = frozenset({LockAcquired, LockWaitExpired})
+
+
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What a payload came to: one outcome for each command, in order, and the events of those that
     changed something. No revision was made where `last_revision < first_revision`.
@@ -184,12 +187,12 @@ class Machine:
             )
             events.append(recorded)
             state.ring.append(recorded)
-            if isinstance(event, LockAcquired | LockWaitExpired):
+            if type(event) in _ENDS_A_WAIT:
                 self._answer_waiter(event)
         while len(state.ring) > state.policy.event_ring:
             state.ring.popleft()
 
-    def _answer_waiter(self, event: LockAcquired | LockWaitExpired) -> None:
+    def _answer_waiter(self, event: Any) -> None:
         """A request that was queued is over: from now on it is answered with how it ended."""
         if event.request_id not in self._state.remembered:
             return
