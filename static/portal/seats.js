@@ -48,6 +48,7 @@ function show() {
     item.append(button);
     return item;
   }));
+  document.getElementById("off-map").hidden = unseated.children.length === 0;
   const changed = inputs.filter((input) => input.value !== first.get(input)).length;
   const told = document.getElementById("seat-changes");
   told.textContent = changed ? `${changed} ${told.dataset.words}` : "";

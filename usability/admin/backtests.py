@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 from uuid import UUID
 
@@ -243,7 +244,7 @@ class BackTestAdmin(Window):
 
     @admin.display(description="changes")
     def changes_in_words(self, row: BackTest) -> str:
-        said = [f"{name}={value}" for name, value in row.wish["changes"][:3]]
+        said = [f"{name}={json.dumps(value)}" for name, value in row.wish["changes"][:3]]
         more = len(row.wish["changes"]) - 3
         return ", ".join(said) + (f" and {more} more" if more > 0 else "") or "none"
 
@@ -270,7 +271,7 @@ def _result_context(row: BackTest) -> dict[str, Any]:
         "until": parse_datetime(wish["until"]),
         "classrooms": sorted(names.items(), key=lambda pair: pair[1]),
         "profile": words.PRESETS[profile][0] if profile in words.PRESETS else profile or "what holds now",
-        "changes": wish["changes"],
+        "changes": [(name, json.dumps(value)) for name, value in wish["changes"]],
         "percent": round(100 * row.metrics_done / row.metrics_total) if row.metrics_total else 0,
     }
     if row.result is not None:

@@ -217,18 +217,20 @@ class DetectorProfileAdmin(Window):
         return "; ".join(f"{one['from']} to {one['until']}" for one in row.quiet_hours) or "none"
 
     @admin.display(description="differences")
-    def differences(self, row: DetectorProfile) -> str:
+    def differences(self, row: DetectorProfile) -> SafeString | str:
         try:
             found = to_dict(profile_of(row))
         except InvalidProfile as wrong:
             return f"detection does not accept it: {wrong}"
         named = {**found["detectors"], "episodes": found["episodes"], "class_stuck": found["class_stuck"]}
         said = [
-            f"{one.name} is {value} (default {one.default})"
+            f"{one.name} is {json.dumps(value)} (default {json.dumps(one.default)})"
             for one in parameters()
             if not one.name.startswith("budget.") and (value := _value(named, one.name)) != one.default
         ]
-        return "; ".join(said) or "nothing: all parameters have their defaults"
+        if not said:
+            return "nothing: all parameters have their defaults"
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((one,) for one in said)))
 
     @admin.display(description="counted so far")
     def shadow(self, row: DetectorProfile) -> SafeString | str:

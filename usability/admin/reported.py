@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import cached_property
 
-from usability.admin.window import Window
+from usability.admin.window import Window, as_text
 from usability.models import SatisfactionRating, UsabilityMetric
 
 SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
@@ -75,6 +75,20 @@ class UsabilityMetricAdmin(Window):
     search_help_text = "The pseudonym of a pupil, whole."
     ordering = ["-timestamp"]
     paginator = EstimatingPaginator
+    readonly_fields = ["delay", "stored"]
+    fieldsets = [
+        (
+            "What was reported",
+            {"fields": ["student_id", "app_name", "metric_type", "metric_value", "stored"]},
+        ),
+        ("When", {"fields": ["timestamp", "received_at", "delay"]}),
+        ("Where", {"fields": ["classroom", "session_id"]}),
+        ("As stored", {"fields": ["id"], "classes": ["collapse"]}),
+    ]
+
+    @admin.display(description="metadata")
+    def stored(self, metric: UsabilityMetric) -> str:
+        return as_text(metric.metadata)
 
     @admin.display(description="received after")
     def delay(self, metric: UsabilityMetric) -> str:

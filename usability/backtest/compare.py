@@ -147,9 +147,9 @@ def judged(found: Sequence[bool], labels: Sequence[Label]) -> Judged:
     return Judged(sum(label.is_problem for label in own), len(own))
 
 
-def bins_with_work(received_ms: Iterable[int]) -> set[int]:
+def bins_with_work(at_ms: Iterable[int]) -> set[int]:
     """The five-minute stretches in which anything was reported; twelve are a class-hour."""
-    return {moment // BIN_MS for moment in received_ms}
+    return {moment // BIN_MS for moment in at_ms}
 
 
 @dataclass(slots=True)

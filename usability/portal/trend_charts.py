@@ -176,10 +176,31 @@ class HelpChart:
 
 
 MEASURE_TITLES = {
-    "right_answers": gettext_lazy("share of right answers in the 10 minutes before and after"),
-    "working": gettext_lazy("share of half minutes at work in the 10 minutes before and after"),
+    "right_answers": gettext_lazy("Share of right answers in the 10 minutes before and after"),
+    "working": gettext_lazy("Share of half minutes at work in the 10 minutes before and after"),
     "uncorrected_typing": gettext_lazy(
-        "share of typing without corrections in the 10 minutes before and after"
+        "Share of typing without corrections in the 10 minutes before and after"
+    ),
+}
+# Findings by measure: all kinds did more than without help, one kind did, it went up, nothing clear.
+FINDINGS = {
+    "right_answers": (
+        gettext_lazy("After help more answers were right, more so than without"),
+        gettext_lazy("After “%(kind)s” more answers were right, more so than without help"),
+        gettext_lazy("More answers were right after help, not clearly more than without"),
+        gettext_lazy("No clear change in right answers after help"),
+    ),
+    "working": (
+        gettext_lazy("After help pupils were more at work, more so than without"),
+        gettext_lazy("After “%(kind)s” pupils were more at work, more so than without help"),
+        gettext_lazy("Pupils were more at work after help, not clearly more than without"),
+        gettext_lazy("No clear change in time at work after help"),
+    ),
+    "uncorrected_typing": (
+        gettext_lazy("After help less was corrected, more so than without"),
+        gettext_lazy("After “%(kind)s” less was corrected, more so than without help"),
+        gettext_lazy("Less was corrected after help, not clearly more than without"),
+        gettext_lazy("No clear change in corrections after help"),
     ),
 }
 PAIR_HEIGHT = 44.0
@@ -219,7 +240,7 @@ def help_charts(found: Trends) -> tuple[HelpChart, ...]:
         charts.append(
             HelpChart(
                 measure=measure,
-                finding=_help_finding([(words.help_kind(one.kind), one.effect) for one in kinds]),
+                finding=_help_finding(measure, [(words.help_kind(one.kind), one.effect) for one in kinds]),
                 title=str(title),
                 pairs=tuple(pairs),
                 columns=tuple(Tick(_x(part / 4), f"{25 * part} %") for part in range(5)),
@@ -247,14 +268,15 @@ def _points_of(share: Share) -> tuple[float, float, float]:
     return _points(share.value, low, high)
 
 
-def _help_finding(kinds: list[tuple[str, Effect]]) -> str:
-    """The first kind that did more than moments without help; else that none clearly did."""
+def _help_finding(measure: str, kinds: list[tuple[str, Effect]]) -> str:
+    """A title that says no more than the intervals and the comparison allow."""
+    of_all, of_one, went_up, unclear = FINDINGS[measure]
     more = [label for label, effect in kinds if effect.compared == "more_than_without_help"]
+    if more and len(more) == len(kinds) > 1:
+        return str(of_all)
     if more:
-        return _("After “%(kind)s” it went up more than without help") % {"kind": more[0]}
-    if any(effect.verdict == "better" for _label, effect in kinds):
-        return _("It went up after help, not clearly more than without")
-    return _("No clear change after help")
+        return str(of_one) % {"kind": more[0]}
+    return str(went_up if any(effect.verdict == "better" for _label, effect in kinds) else unclear)
 
 
 # ---------------------------------------------------------------- kinds of signals, ratings
@@ -286,7 +308,7 @@ def _bars(rows: list[tuple[str, float, str]], row_height: float = 30.0) -> Bars:
                 label,
                 said,
                 8 + row_height * index,
-                round(max(1.0, 340 * value / most), 1) if most else 0.0,
+                round(340 * value / most, 1) if most else 0.0,
             )
             for index, (label, value, said) in enumerate(rows)
         ),

@@ -46,6 +46,12 @@ DETECTORS = {
     "wheel_spinning": gettext_lazy("Same skill, no progress"),
 }
 
+MEASURES = {
+    "right_answers": gettext_lazy("right answers"),
+    "working": gettext_lazy("half minutes at work"),
+    "uncorrected_typing": gettext_lazy("typing without corrections"),
+}
+
 PRESETS = {
     "balanced": (
         gettext_lazy("Balanced"),
@@ -75,3 +81,8 @@ def detector(name: str) -> str:
 def help_kind(name: str) -> str:
     """A kind of help, in the same way."""
     return str(HELP_KINDS.get(name, name.replace("_", " ").replace("-", " ").capitalize()))  # type: ignore[call-overload]
+
+
+def measure(name: str) -> str:
+    """What an effect is measured by, in the same way."""
+    return str(MEASURES.get(name, name.replace("_", " ")))

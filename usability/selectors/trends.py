@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import Count, Q
 
 from usability import access
-from usability.effect_measures import BeforeAfter, measure_of
+from usability.effect_measures import RIGHT_ANSWERS, BeforeAfter, measure_of
 from usability.effects import comparison_of, landmark_of, pooled_moments, verdict_of
 from usability.models import (
     Classroom,
@@ -252,7 +252,9 @@ def _help_kinds(rows: list[Intervention], unhelped: tuple[Unhelped, ...]) -> lis
     others = {one.measure: one for one in unhelped}
     return [
         HelpKind(kind, len(found), _pooled_effect(found, measure, others.get(measure)))
-        for (kind, measure), found in groups.items()
+        for (kind, measure), found in sorted(
+            groups.items(), key=lambda pair: (pair[0][1] != RIGHT_ANSWERS, pair[0][1], -len(pair[1]))
+        )
         if len(found) >= GROUP_AT_LEAST
     ]
 

@@ -184,6 +184,12 @@ def family_words(name: str) -> str:
 
 
 @register.filter
+def measure_words(name: str) -> str:
+    """What an effect is measured by."""
+    return words.measure(name)
+
+
+@register.filter
 def kind_words(name: str) -> str:
     """A kind of help as a teacher calls it."""
     return words.help_kind(name)
