@@ -62,6 +62,8 @@ class Standing(Seat):
         self._learn_addresses(node, greeting)
         if self.identity.standing == identity.NEW:
             self._find_standing()
+        # The entry that makes us a voter may not have come here before its leader fell, who now needs our vote.
+        self._claim_seat(greeting.members)
         if is_new and self._greeted.get(node) is greeting:
             self._outbox.connected(node)
         self._dismiss(node)

@@ -594,6 +594,21 @@ def replaced_member(world: World) -> None:
     world.restart("n2")
 
 
+def promoted_unheard(world: World) -> None:
+    """One becomes two, and the leader falls before the second has heard that it votes: the first needs its vote now."""
+    begin(world)
+    change(world, "add", "n2")
+    world.join("n2", told_of=["n1"])
+    first, second = world.members["n1"], world.members["n2"]
+    world.until(lambda: second.live.journal.last_index == first.live.journal.last_index)
+    world.block("n1", "n2")
+    world.until(lambda: "n2" in first.live.members.voters)
+    world.kill("n1")
+    world.start("n1")
+    world.unblock("n1", "n2")
+    assert "n2" not in second.live.members.voters
+
+
 DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "compaction_window": (compaction_window, 3),
     "stale_acknowledgement": (stale_acknowledgement, 5),
@@ -616,6 +631,7 @@ DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "members_in_a_snapshot": (members_in_a_snapshot, 3),
     "removed_member_campaigns": (removed_member_campaigns, 3),
     "replaced_member": (replaced_member, 3),
+    "promoted_unheard": (promoted_unheard, 1),
 }
 
 
