@@ -15,18 +15,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import aiohttp
 import urllib3
 
 from coordination.errors import NotAvailable, NotFound, OutcomeUnknown, RejectedError
 from coordination.log import protocol
 from coordination.log.contract import CONFLICT, MISSING
+from coordination.log.links import CONNECT_TIMEOUT_S, Links
 from coordination.machine.commands import AnyCommand, SessionHeartbeat, Tick
 from coordination.machine.outcomes import Accepted, Rejected
 
 DEADLINE_S = 10.0
 ATTEMPT_TIMEOUT_S = 6.0
-CONNECT_TIMEOUT_S = 1.0
 PAUSE_S = 0.05
 CONNECTIONS_MAX = 64
 
@@ -280,7 +279,7 @@ class AsyncNodeClient:
     def __init__(self, urls: Sequence[str], secret: str) -> None:
         self._nodes = _Nodes(urls)
         self._key = protocol.derive_key(secret)
-        self._session: aiohttp.ClientSession | None = None
+        self._links = Links()
         self._lanes = (_Lane(POSTS_IN_FLIGHT_MAX), _Lane(1))
         self._waiting = 0
         self._posts: set[asyncio.Task[None]] = set()
@@ -289,9 +288,7 @@ class AsyncNodeClient:
         """Close the connections; what is on its way ends as unknown."""
         for post in tuple(self._posts):
             post.cancel()
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._links.close()
 
     async def submit(
         self, commands: Sequence[AnyCommand], *, wait_s: float = 0.0, deadline_s: float = DEADLINE_S
@@ -404,22 +401,7 @@ class AsyncNodeClient:
 
     async def _ask_one(self, url: str, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
         signature = protocol.sign(self._key, method, path, body, time.time_ns() // 1_000_000)
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        try:
-            async with self._opened().request(
-                method, url + path, data=body or None, headers={"Authorization": signature}, timeout=timeout
-            ) as response:
-                return _checked(response.status, await response.read())
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotAvailable(f"cannot connect ({type(error).__name__})") from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise OutcomeUnknown(f"no answer ({type(error).__name__})") from error
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=60)
-            self._session = aiohttp.ClientSession(connector=connector)
-        return self._session
+        return _checked(*await self._links.ask(url, method, path, signature, body, timeout_s))
 
 
 _guard = threading.Lock()
