@@ -357,7 +357,7 @@ def episode_details(episode: Episode) -> dict[str, Any]:
             for finding in episode.findings
         ],
         "observations": _observations(episode),
-        "strip": [msgspec.to_builtins(point) for point in episode.strip],
+        "strip": [msgspec.structs.asdict(point) for point in episode.strip],
         "opened_at": from_ms(episode.opened_ms).isoformat(),
     }
 

@@ -1,9 +1,10 @@
 """How well the wheel-spinning score orders pupils, measured on attempt sequences.
 
-The score is the one the detector `wheel_spin_risk` keeps in production, read after each answer; nothing here
-sees an answer before the detector does. A pair of student and skill is *decided* when the skill was mastered
-(three right in a row) within ten opportunities or had at least ten; it is *wheel-spinning* when it was not
-mastered within the first ten (Beck and Gong 2013).
+The score is the one the detector `wheel_spin_risk` decides by in production, read after each answer. It depends
+on what stands before in the pupil's own sequence, and, for what is hard about a skill, on the pupils earlier in
+the file. A pair of student and skill is *decided* when the skill was mastered (three right in a row) within ten
+opportunities or had at least ten; it is *wheel-spinning* when it was not mastered within the first ten (Beck and
+Gong 2013).
 """
 
 import random
@@ -12,13 +13,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from usability.detection.detectors.wheel_spin_risk import DETECTOR
-from usability.detection.kinds import MetricType
-from usability.detection.observations import Observation
-from usability.detection.practice import MASTERY_RUN, SPINNING_AFTER
-from usability.recordings import Attempt, Sequence
+from usability.detection.practice import (
+    MASTERY_RUN,
+    NO_NORMS,
+    NO_PRACTICE,
+    SPINNING_AFTER,
+    learned,
+)
+from usability.detection.skill_detector import Standing
+from usability.recordings import Sequence
 
 JUDGED_AFTER = (4, 5, 6)
-STEP_MS = 30_000  # sequences have no times; their order is kept by attempts half a minute apart
+OPERATING_SCORE = (
+    DETECTOR.Params().score
+)  # at and above it the detector speaks, unless a profile says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +50,44 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % interval, resampled by student; nan where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
-    """Area under the ROC curve after k attempts with its 95 % interval, resampled by student."""
+    """After k attempts: area under the ROC curve; precision, recall and flagged share at the operating point."""
 
     k: int
     pairs: int
     students: int
     spinning: int
-    auc: float
-    low: float
-    high: float
+    auc: Interval
+    precision: Interval
+    recall: Interval
+    flagged: Interval
 
 
 def scores(sequences: Iterable[Sequence]) -> Iterator[Score]:
     """One score after each attempt, in the order of the file."""
-    params = DETECTOR.Params()
+    norms = NO_NORMS
     for sequence in sequences:
-        state = DETECTOR.start()
-        tries: dict[str, int] = defaultdict(int)
-        for index, attempt in enumerate(sequence.attempts):
-            state, _ = DETECTOR.advance(state, _observation(sequence.student, index, attempt), params)
-            tries[attempt.skill] += 1
+        practice = NO_PRACTICE
+        for attempt in sequence.attempts:
+            practice = practice.after(attempt.skill, correct=attempt.correct, norms=norms)
+            standing = Standing(attempt.skill, practice, norms)
             yield Score(
                 sequence.student,
                 attempt.skill,
-                tries[attempt.skill],
-                DETECTOR.score(state, attempt.skill),
+                standing.done.opportunities,
+                standing.score(),
                 attempt.correct,
             )
-
-
-def _observation(student: str, index: int, attempt: Attempt) -> Observation:
-    at_ms = (index + 1) * STEP_MS
-    return Observation(
-        id=f"{index:08d}",
-        student_id=student,
-        app_name="sequences",
-        metric_type=MetricType.ANSWER,
-        value=float(attempt.correct),
-        at_ms=at_ms,
-        received_ms=at_ms,
-        item=attempt.item,
-        skill=attempt.skill,
-        correct=attempt.correct,
-    )
+        norms = learned(norms, practice)
 
 
 class Collector:
@@ -117,26 +119,32 @@ class Collector:
         return found
 
 
-def quality(judged: list[Judged], *, k: int, resamples: int, seed: int) -> Quality:
-    """The AUC of what was judged after k attempts; without both outcomes it is nan."""
+def quality(
+    judged: list[Judged], *, k: int, resamples: int, seed: int, threshold: float = OPERATING_SCORE
+) -> Quality:
+    """What was judged after k attempts, at its operating point; nan where an outcome is missing."""
     ordered = _by_score(judged)
     students = sorted({each.student for each in judged})
     rng = random.Random(seed)
+    whole = _figures(ordered, dict.fromkeys(students, 1), threshold)
     drawn = []
     for _ in range(resamples):
         weights: dict[str, int] = defaultdict(int)
         for student in rng.choices(students, k=len(students)) if students else ():
             weights[student] += 1
-        drawn.append(_auc(ordered, weights))
-    known = sorted(each for each in drawn if each == each)  # noqa: PLR0124  nan is not itself
+        drawn.append(_figures(ordered, weights, threshold))
+    auc, precision, recall, flagged = (
+        _interval(value, [each[place] for each in drawn]) for place, value in enumerate(whole)
+    )
     return Quality(
         k=k,
         pairs=len(judged),
         students=len(students),
         spinning=sum(each.is_spinning for each in judged),
-        auc=_auc(ordered, dict.fromkeys(students, 1)),
-        low=_quantile(known, 0.025),
-        high=_quantile(known, 0.975),
+        auc=auc,
+        precision=precision,
+        recall=recall,
+        flagged=flagged,
     )
 
 
@@ -148,9 +156,11 @@ def _by_score(judged: list[Judged]) -> list[list[Judged]]:
     return [groups[score] for score in sorted(groups)]
 
 
-def _auc(ordered: list[list[Judged]], weights: dict[str, int]) -> float:
-    """Probability that a spinning pair scores higher than another, ties counted half; students weighted."""
-    below = wins = spinning_total = 0.0
+def _figures(
+    ordered: list[list[Judged]], weights: dict[str, int], threshold: float
+) -> tuple[float, float, float, float]:
+    """AUC (chance that a spinning pair scores higher, ties half), precision, recall, flagged share; by weight."""
+    below = wins = spinning_total = hits = flagged = 0.0
     for group in ordered:
         spinning = others = 0
         for each in group:
@@ -162,7 +172,21 @@ def _auc(ordered: list[list[Judged]], weights: dict[str, int]) -> float:
         wins += spinning * (below + others / 2)
         below += others
         spinning_total += spinning
-    return wins / (spinning_total * below) if spinning_total and below else float("nan")
+        if group[0].score >= threshold:
+            hits += spinning
+            flagged += spinning + others
+    nan = float("nan")
+    return (
+        wins / (spinning_total * below) if spinning_total and below else nan,
+        hits / flagged if flagged else nan,
+        hits / spinning_total if spinning_total else nan,
+        flagged / (spinning_total + below) if spinning_total + below else nan,
+    )
+
+
+def _interval(value: float, drawn: list[float]) -> Interval:
+    known = sorted(each for each in drawn if each == each)  # noqa: PLR0124  nan is not itself
+    return Interval(value, _quantile(known, 0.025), _quantile(known, 0.975))
 
 
 def _quantile(ordered: list[float], share: float) -> float:

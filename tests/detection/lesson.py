@@ -9,7 +9,9 @@ from usability.detection.detector import Detector
 from usability.detection.kinds import SignalFamily
 from usability.detection.observations import Observation, from_metric
 from usability.detection.policy import DEFAULT, Profile
+from usability.detection.practice import NO_NORMS, NO_PRACTICE
 from usability.detection.signals import Signal
+from usability.detection.skill_detector import SkillDetector, Standing
 
 START_MS = 1_760_000_000_000
 
@@ -54,12 +56,20 @@ def signals_of(
 ) -> list[Signal]:
     """What one detector alone says to a pupil's lesson, timers at the moments they are due."""
     chosen = detector.Params(**params)
-    state, found = detector.start(), []
+    state, found, practice = detector.start(), [], NO_PRACTICE
     for observation in pupil.observations:
         state, found = _until(detector, state, found, observation.at_ms, chosen)
-        if observation.metric_type in detector.listens:
+        if observation.metric_type not in detector.listens:
+            continue
+        if isinstance(detector, SkillDetector):
+            if not observation.skill:
+                continue
+            practice = practice.after(observation.skill, correct=bool(observation.correct), norms=NO_NORMS)
+            standing = Standing(observation.skill, practice, NO_NORMS)
+            state, signals = detector.advance_practice(state, observation, chosen, standing)
+        else:
             state, signals = detector.advance(state, observation, chosen)
-            found = [*found, *signals]
+        found = [*found, *signals]
     if until_s is not None:
         state, found = _until(detector, state, found, START_MS + round(until_s * 1000), chosen)
     return found

@@ -423,60 +423,26 @@ def test_wheel_spinning_stops_with_mastery_or_another_skill():
     assert [signal.raised for signal in signals_of(WHEEL_SPINNING, elsewhere)] == [True, False]
 
 
-def test_wheel_spin_risk_speaks_from_the_fourth_try_and_hands_over_at_the_tenth():
+def test_wheel_spin_risk_speaks_of_five_wrong_tries_and_hands_over_at_the_tenth():
     signals = signals_of(WHEEL_SPIN_RISK, Pupil().answers("-" * 10, skill="fractions"))
 
-    assert told(signals)[0] == (40.0, "0 of 4 tries at fractions right so far, most of the latest wrong")
-    assert [signal.raised for signal in signals] == [True] * 6 + [False]
+    assert told(signals)[0] == (50.0, "0 of 5 tries at fractions right so far, not three in a row")
+    assert [signal.raised for signal in signals] == [True] * 5 + [False]
 
 
-@pytest.mark.parametrize("marks", ["---", "+++------", "-+-+-+-+", "+-++-+"])
+@pytest.mark.parametrize("marks", ["---", "+++------", "-+-+-+", "+-++-+"])
 def test_wheel_spin_risk_is_silent_early_when_mastered_and_when_answers_are_mixed(marks):
     assert signals_of(WHEEL_SPIN_RISK, Pupil().answers(marks, skill="fractions")) == []
 
 
 def test_wheel_spin_risk_clears_under_its_lower_limit_and_with_another_skill():
-    better = signals_of(WHEEL_SPIN_RISK, Pupil().answers("----++", skill="a"))
+    better = signals_of(WHEEL_SPIN_RISK, Pupil().answers("-----++", skill="a"))
     elsewhere = signals_of(
-        WHEEL_SPIN_RISK, Pupil().answers("----", skill="a").answers("-", from_s=60, skill="b")
+        WHEEL_SPIN_RISK, Pupil().answers("-----", skill="a").answers("-", from_s=60, skill="b")
     )
 
     assert [signal.raised for signal in better] == [True, True, False]
     assert [signal.raised for signal in elsewhere] == [True, False]
-
-
-def test_the_score_is_the_error_rate_weighted_towards_the_latest_answers():
-    state, params = WHEEL_SPIN_RISK.start(), WHEEL_SPIN_RISK.Params()
-    expected = 0.3
-    for observation in Pupil().answers("-+--", skill="a").observations:
-        state, _ = WHEEL_SPIN_RISK.advance(state, observation, params)
-        expected = 0.7 * expected + 0.3 * (not observation.correct)
-
-    assert WHEEL_SPIN_RISK.score(state, "a") == pytest.approx(expected)
-    assert WHEEL_SPIN_RISK.score(state, "never practised") == 0.3
-
-
-@pytest.mark.parametrize("detector", [WHEEL_SPINNING, WHEEL_SPIN_RISK])
-def test_practice_of_a_skill_goes_on_in_the_next_session(detector):
-    state, params = detector.start(), detector.Params()
-    for observation in Pupil().answers("-----", skill="a").observations:
-        state, _ = detector.advance(state, observation, params)
-
-    carried = detector.new_session(state)
-
-    assert carried.skills["a"].opportunities == 5
-    assert carried.raised_skill == ""
-
-
-def test_only_the_latest_skills_are_remembered():
-    pupil = Pupil()
-    for index in range(136):
-        pupil.does(10 + index, "answer", 0, skill=f"skill-{index}")
-    state, params = WHEEL_SPINNING.start(), WHEEL_SPINNING.Params()
-    for observation in pupil.observations:
-        state, _ = WHEEL_SPINNING.advance(state, observation, params)
-
-    assert list(state.skills) == [f"skill-{index}" for index in range(8, 136)]
 
 
 # rapid_guess
@@ -652,9 +618,10 @@ def test_recovered_is_silent_without_a_dip_or_without_success(marks):
 # reference
 
 
-def test_reference_is_off_unless_a_profile_turns_it_on():
-    assert REFERENCE.Params().enabled is False
-    assert all(detector.Params().enabled for detector in DETECTORS if detector is not REFERENCE)
+def test_what_would_speak_too_often_is_off_unless_a_profile_turns_it_on():
+    off = {detector.name for detector in DETECTORS if not detector.Params().enabled}
+
+    assert off == {"reference", "doing_well", "shift"}
 
 
 def test_reference_speaks_at_the_old_thresholds_and_stops_when_its_minute_is_over():
@@ -712,7 +679,11 @@ def test_each_detector_documents_its_rule_and_its_source(detector):
     assert detector.version >= 1
 
 
-@pytest.mark.parametrize("detector", DETECTORS, ids=lambda detector: detector.name)
+@pytest.mark.parametrize(
+    "detector",
+    [detector for detector in DETECTORS if detector.name != "doing_well"],
+    ids=lambda detector: detector.name,
+)
 def test_no_detector_speaks_of_a_calm_pupil(detector):
     pupil = Pupil()
     for minute in range(20):

@@ -21,7 +21,7 @@ import msgspec
 from usability.detection import class_stuck, engine
 from usability.detection.budget import Budget, Controls, HeldBack, Verdict, decide, full
 from usability.detection.class_stuck import ClassCard, Topic
-from usability.detection.engine import Happening, StudentState
+from usability.detection.engine import Happening, Plan, StudentState
 from usability.detection.episodes import Episode, EpisodeChange
 from usability.detection.kinds import (
     ALERT_RANK,
@@ -32,9 +32,11 @@ from usability.detection.kinds import (
 )
 from usability.detection.observations import Observation
 from usability.detection.policy import DEFAULT, Profile
+from usability.detection.practice import NO_NORMS, Norms, learned
 from usability.detection.registry import DETECTORS
 from usability.detection.signals import Evidence, Reason, Signal
 
+FORMAT = 2  # of a snapshot; one of another format is not read
 REORDER_MS = 1000
 GATHER_MS = 250
 PENDING_LIMIT = 5000  # observations of one pupil waiting for their turn
@@ -141,7 +143,7 @@ Decision = (
 )
 
 
-class Desk(msgspec.Struct):
+class Desk(msgspec.Struct, array_like=True):
     """One pupil in one app, with the observations that wait for their turn."""
 
     student: StudentState
@@ -166,6 +168,7 @@ class ClassroomState(msgspec.Struct):
     cards: dict[Topic, ClassCard] = {}
     cards_closed_ms: dict[Topic, int] = {}
     late: int = 0  # observations that came too late to be folded, and repeated ones
+    norms: dict[str, Norms] = {}  # by app, what pupils whose day is over have found hard
 
 
 def start(classroom_id: str) -> ClassroomState:
@@ -233,9 +236,12 @@ def encode(state: ClassroomState) -> bytes:
     """The state as bytes, for a snapshot."""
     return msgspec.msgpack.encode(
         {
+            "format": FORMAT,
             "detectors": [(detector.name, detector.version) for detector in DETECTORS],
             "room": msgspec.structs.replace(state, desks={}, cards={}, cards_closed_ms={}),
-            "desks": list(state.desks.values()),
+            "desks": [
+                msgspec.structs.replace(desk, student=desk.student.kept()) for desk in state.desks.values()
+            ],
             "cards": list(state.cards.values()),
             "cards_closed": list(state.cards_closed_ms.items()),
         }
@@ -246,7 +252,8 @@ def decode(payload: bytes) -> ClassroomState | None:
     """The state `encode` wrote; None where other detectors or another version wrote it, then rebuild from the rows."""
     try:
         stored = msgspec.msgpack.decode(payload, type=_Stored)
-        if stored.detectors != [(detector.name, detector.version) for detector in DETECTORS]:
+        detectors = [(detector.name, detector.version) for detector in DETECTORS]
+        if stored.format != FORMAT or stored.detectors != detectors:
             return None
         for desk in stored.desks:
             desk.student.states = [
@@ -263,6 +270,7 @@ def decode(payload: bytes) -> ClassroomState | None:
 
 
 class _Stored(msgspec.Struct):
+    format: int
     detectors: list[tuple[str, int]]
     room: ClassroomState
     desks: list[Desk]
@@ -271,6 +279,7 @@ class _Stored(msgspec.Struct):
 
 
 def receipt_order(observation: Observation) -> tuple[int, int, str]:
+    """The order in which `step` takes observations."""
     return observation.received_ms, observation.at_ms, observation.id
 
 
@@ -303,6 +312,7 @@ class _Room:
             dict(state.cards),
             dict(state.cards_closed_ms),
             state.late,
+            dict(state.norms),
         )
         self.budget = state.budget or full(profile.budget)
         self.roster = roster
@@ -310,6 +320,7 @@ class _Room:
         self.app_profiles = app_profiles
         self.controls = controls
         self.decisions: list[Decision] = []
+        self.plans: dict[str, Plan] = {}
         self.copied: set[Key] = set()
         # (clock ms, key); an entry that is no longer a desk's next moment is skipped when it comes up.
         self.agenda: list[tuple[int, Key]] = [(desk.due_ms, key) for key, desk in self.state.desks.items()]
@@ -333,62 +344,69 @@ class _Room:
 
     def receive(self, observation: Observation) -> None:
         """Put an observation in its place among those waiting."""
-        profile = self._profile(observation.app_name)
-        is_late = observation.late or observation.received_ms - observation.at_ms > profile.late_s * 1000
-        if is_late:
+        plan = self._plan(observation.app_name)
+        late_ms = plan.profile.late_s * 1000
+        if observation.late or observation.received_ms - observation.at_ms > late_ms:
             self.state.late += 1
             return
         key = (observation.student_id, observation.app_name)
         desk = self._desk(key)
         desk.seen_ms = max(desk.seen_ms, observation.received_ms)
-        if observation.metric_type in engine.plan(profile).at_once:
-            self._receive_at_once(desk, observation, profile)
-        turn = _turn(observation)
-        if turn <= (desk.student.watermark_ms, desk.student.watermark_id) or _is_waiting(desk.pending, turn):
-            self.state.late += 1
-        else:
-            insort(desk.pending, observation, key=_turn)
-            if len(desk.pending) > PENDING_LIMIT:
-                self._fold_next(desk, profile)
+        if plan.audience(observation.metric_type).at_once:
+            self._receive_at_once(desk, observation, plan)
+        if self._put(desk, observation) and len(desk.pending) > PENDING_LIMIT:
+            self._fold_next(desk, plan)
         due = _due(desk)
         if due != desk.due_ms:
             self._schedule(key, desk, due)
 
-    def _receive_at_once(self, desk: Desk, observation: Observation, profile: Profile) -> None:
+    def _put(self, desk: Desk, observation: Observation) -> bool:
+        """Let it wait for its turn; False where it is behind what was folded, or waits already."""
+        turn, pending = _turn(observation), desk.pending
+        if not pending or _turn(pending[-1]) < turn:
+            if turn > (desk.student.watermark_ms, desk.student.watermark_id):
+                pending.append(observation)
+                return True
+        elif turn > (desk.student.watermark_ms, desk.student.watermark_id) and not _is_waiting(pending, turn):
+            insort(pending, observation, key=_turn)
+            return True
+        self.state.late += 1
+        return False
+
+    def _receive_at_once(self, desk: Desk, observation: Observation, plan: Plan) -> None:
         if observation.id in desk.at_once_ids:
             return
         desk.at_once_ids = (*desk.at_once_ids, observation.id)[-AT_ONCE_IDS:]
-        self._tell(desk, engine.fold_at_once(desk.student, observation, profile))
+        self._tell(desk, engine.fold_at_once(desk.student, observation, plan))
 
     def _catch_up(self, key: Key, clock_ms: int) -> None:
         """Bring one desk to the clock: fold what has its turn, run its timers, or clear it away."""
-        desk = self._desk(key)
-        profile = self._profile(key[1])
-        horizon_ms = clock_ms - REORDER_MS
+        desk, plan = self._desk(key), self._plan(key[1])
         while desk.pending and _settles_at(desk.pending[0]) <= clock_ms:
-            self._fold_next(desk, profile)
-        self._tell(desk, engine.run_timers(desk.student, horizon_ms, profile))
+            self._fold_next(desk, plan)
+        happenings = engine.run_timers(desk.student, clock_ms - REORDER_MS, plan)
+        if happenings:
+            self._tell(desk, happenings)
         if _forget_at(desk) <= clock_ms:
-            del self.state.desks[key]
+            self._forget(key, desk)
             return
         self._schedule(key, desk, _due(desk))
 
-    def _fold_next(self, desk: Desk, profile: Profile) -> None:
-        observation = desk.pending.pop(0)
-        happenings = engine.run_timers(desk.student, observation.at_ms, profile)
-        try:
-            happenings += engine.fold(desk.student, observation, profile)
-        except Exception as error:  # noqa: BLE001  one bad row must not stop a class; the caller tells it
-            self.decisions.append(
-                LeftOut(
-                    observation.student_id,
-                    observation.app_name,
-                    observation.metric_type,
-                    observation.id,
-                    type(error).__name__,
-                )
-            )
-        self._tell(desk, happenings)
+    def _forget(self, key: Key, desk: Desk) -> None:
+        """A pupil's day is over: what it says about skills stays, without saying whose it was."""
+        del self.state.desks[key]
+        app_name = key[1]
+        if desk.student.practice.skills:
+            known = self.state.norms.get(app_name, NO_NORMS)
+            self.state.norms[app_name] = learned(known, desk.student.practice)
+
+    def _fold_next(self, desk: Desk, plan: Plan) -> None:
+        observation, student = desk.pending.pop(0), desk.student
+        happenings = engine.run_timers(student, observation.at_ms, plan)
+        norms = self.state.norms.get(student.app_name, NO_NORMS)
+        happenings += engine.fold(student, observation, plan, norms)
+        if happenings:
+            self._tell(desk, happenings)
 
     def _desk(self, key: Key) -> Desk:
         if key in self.copied:
@@ -403,8 +421,11 @@ class _Room:
         desk.due_ms = due_ms
         heappush(self.agenda, (due_ms, key))
 
-    def _profile(self, app_name: str) -> Profile:
-        return self.app_profiles.get(app_name, self.profile)
+    def _plan(self, app_name: str) -> Plan:
+        plan = self.plans.get(app_name)
+        if plan is None:
+            plan = self.plans[app_name] = engine.plan(self.app_profiles.get(app_name, self.profile))
+        return plan
 
     def _tell(self, desk: Desk, happenings: list[Happening]) -> None:
         for happening in happenings:
@@ -414,7 +435,7 @@ class _Room:
                 self._tell_recovery(desk.student, happening)
             else:
                 self.decisions.append(AppHealth(desk.student.student_id, desk.student.app_name, happening))
-        if happenings and self.state.cards:
+        if self.state.cards:
             self._review_cards()
 
     def _tell_recovery(self, student: StudentState, signal: Signal) -> None:
@@ -548,7 +569,7 @@ _DECISIONS: dict[str, type[EpisodeOpened] | type[EpisodeUpdated] | type[EpisodeE
 
 def _due(desk: Desk) -> int:
     """The clock time at which a desk has something to do next."""
-    due = min(desk.student.due_ms + REORDER_MS, _forget_at(desk))
+    due = min(desk.student.due_ms + REORDER_MS, desk.seen_ms + engine.FORGET_MS)
     return min(due, _settles_at(desk.pending[0])) if desk.pending else due
 
 

@@ -62,6 +62,8 @@ class Detector(Generic[S, P]):
     listens: ClassVar[frozenset[str]]
     # Metric types handed over on receipt, before the reordering delay; `advance` must not mind their order.
     at_once: ClassVar[frozenset[str]] = frozenset()
+    # Whether answers at a skill come with the pupil's practice of it; see skill_detector.py.
+    follows_practice: ClassVar[bool] = False
     State: ClassVar[type[Any]]
     Params: ClassVar[type[Any]]
 

@@ -37,7 +37,7 @@ ClosedBy = Literal["evidence", "left"]
 Change = Literal["opened", "updated", "escalated", "closed"]
 
 
-class Finding(msgspec.Struct, frozen=True, gc=False):
+class Finding(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one detector contributed to an episode."""
 
     detector: str
@@ -48,7 +48,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     is_raised: bool = True
 
 
-class Episode(msgspec.Struct, frozen=True):
+class Episode(msgspec.Struct, frozen=True, array_like=True):
     """A continuous stretch of one kind of struggle signal.
 
     `id` is made from student, app, family and onset: the same observations give the same episode.
@@ -81,7 +81,7 @@ class EpisodeChange(msgspec.Struct, frozen=True):
     episode: Episode
 
 
-class FamilyState(msgspec.Struct, frozen=True):
+class FamilyState(msgspec.Struct, frozen=True, array_like=True):
     """Where one family of one pupil stands. Zero times mean "none"."""
 
     active: tuple[Signal, ...] = ()

@@ -27,6 +27,7 @@ class MetricType(StrEnum):
     DEAD_CLICK = "dead_click"
     RAGE_CLICK = "rage_click"
     ERROR_CLICK = "error_click"
+    RATING = "rating"  # 1 to 5
 
 
 class SignalFamily(StrEnum):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 
-class Observation(msgspec.Struct, frozen=True, gc=False):
+class Observation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One metric. `at_ms` is event time, `received_ms` receipt at the server; both unix milliseconds.
 
     Observations of one student are ordered by `(at_ms, id)`; ids are UUIDv7 text, so a batch keeps its order.

@@ -1,56 +1,301 @@
-"""How a pupil's practice of each skill has gone: counted once, used by the wheel-spinning rules.
+"""How a pupil's practice of each skill goes, and how likely it is not to be mastered in time.
 
 A skill is mastered by three right answers in a row; a pupil is wheel-spinning on a skill when that has not
-happened within the first ten opportunities (Beck and Gong 2013). The score is the error rate, exponentially
-weighted towards the latest answers: O(1) per answer, no look-ahead.
+happened within the first ten opportunities (Beck and Gong 2013).
+
+The score answers: after these answers, how likely are ten opportunities to pass without three right in a row?
+First a small model of the answers: the logit of a right answer is the skill's (as far as the class is known)
+plus the pupil's (from the other skills) plus a part of its own for this pupil at this skill, which starts
+unknown, moves a little from answer to answer, and is followed exactly on a grid of seven points (a hidden
+Markov model). For each point the chance of no three in a row in the tries that remain is a walk over the states
+"0, 1, 2 right in a row". That chance and a few plain numbers are then weighed by a logistic model; its weights
+(`weights.py`) were fitted by `bench/fit_wheel_spin.py`, which says on what.
+
+Everything is O(1) an answer, looks at nothing later, and knows no pupil by name: what is known of a pupil
+begins with the first answer of the day, what is known of a skill with the first pupil whose day is over.
 """
+
+from functools import lru_cache
+from math import exp, log
 
 import msgspec
 
+from usability.detection import weights
+
 MASTERY_RUN = 3
 SPINNING_AFTER = 10
-SCORE_START = 0.3  # before the first answer; the usual error rate
-SCORE_WEIGHT = 0.3
 KEPT_SKILLS = 128  # the latest practised ones; a year of a tutor's exercises has about as many
+KEPT_NORMS = 512  # skills of one app that a class remembers
+
+# The grid of the pupil's own part at a skill: standard normal points -2 … 2 times GRID_SD logits.
+GRID_SD = 0.9
+GRID_MOVE = 0.2  # variance of its movement from one answer to the next, in logits squared
+POINTS = tuple(-2.0 + 4.0 * index / 6 for index in range(7))
+BASE_STEPS = 20  # the logit both share is rounded to a twentieth, so that equal histories are computed once
+
+# What is taken for granted of a skill or pupil before anything is known, as so many answers.
+SKILL_ANSWERS = 10.0
+SKILL_PUPILS = 8.0
+PUPIL_INFORMATION = 4.0
+LATELY = 0.15  # weight of the newest answer in `lately`
 
 
-class SkillPractice(msgspec.Struct, frozen=True, gc=False):
-    """One pupil's answers at one skill so far. `run` counts right answers in a row."""
+class SkillNorm(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What pupils whose day is over have done at a skill, in their first ten opportunities each."""
+
+    answers: float = 0.0
+    right: float = 0.0
+    firsts: float = 0.0
+    firsts_right: float = 0.0
+    decided: float = 0.0  # mastered, or ten opportunities had
+    spinning: float = 0.0  # of those, not mastered
+
+    def plus(self, other: "SkillNorm") -> "SkillNorm":
+        """Both together."""
+        return SkillNorm(
+            self.answers + other.answers,
+            self.right + other.right,
+            self.firsts + other.firsts,
+            self.firsts_right + other.firsts_right,
+            self.decided + other.decided,
+            self.spinning + other.spinning,
+        )
+
+
+NO_NORM = SkillNorm()
+# Before a class is known: what tutors usually see, weighing as much as one pupil.
+USUAL = SkillNorm(10.0, 6.5, 10.0, 6.0, 8.0, 1.0)
+
+
+class Norms(msgspec.Struct, frozen=True, array_like=True):
+    """What a class is known to find hard in one app. A new one replaces it when a pupil's day is over."""
+
+    total: SkillNorm = USUAL
+    skills: dict[str, SkillNorm] = {}
+
+    def expected(self, skill: str) -> "Expected":
+        """What is to be expected of a pupil nobody knows."""
+        known, total = self.skills.get(skill, NO_NORM), self.total
+        right, first, spinning = (
+            total.right / total.answers,
+            total.firsts_right / total.firsts,
+            total.spinning / total.decided,
+        )
+        return Expected(
+            right=_within((known.right + SKILL_ANSWERS * right) / (known.answers + SKILL_ANSWERS)),
+            first=_within((known.firsts_right + SKILL_ANSWERS * first) / (known.firsts + SKILL_ANSWERS)),
+            spinning=_within(
+                (known.spinning + SKILL_PUPILS * spinning) / (known.decided + SKILL_PUPILS), 0.01
+            ),
+            spinning_usual=_within(spinning, 0.01),
+        )
+
+
+class Expected(msgspec.Struct, frozen=True, gc=False):
+    """Chances at a skill, shrunk towards those of all skills: of a right answer, of the first, of wheel-spinning."""
+
+    right: float
+    first: float
+    spinning: float
+    spinning_usual: float
+
+
+NO_NORMS = Norms()
+
+
+class SkillPractice(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One pupil's answers at one skill so far.
+
+    `run` counts right answers in a row. `marks` holds the first ten, 1 right, 0 wrong, behind a leading 1.
+    """
 
     opportunities: int = 0
     right: int = 0
     run: int = 0
     is_mastered: bool = False
-    error_rate: float = SCORE_START
+    marks: int = 1
+
+    def after(self, *, correct: bool) -> "SkillPractice":
+        """The practice after one more answer."""
+        run = self.run + 1 if correct else 0
+        return SkillPractice(
+            self.opportunities + 1,
+            self.right + correct,
+            run,
+            self.is_mastered or run >= MASTERY_RUN,
+            self.marks << 1 | correct if self.opportunities < SPINNING_AFTER else self.marks,
+        )
 
     @property
-    def score(self) -> float:
-        """How likely wheel-spinning is compared with others, 0..1: an order, not a probability."""
-        return 0.0 if self.is_mastered else self.error_rate
+    def was_mastered_in_time(self) -> bool:
+        """Whether three in a row were among the first ten."""
+        return has_run(self.marks)
 
 
 UNPRACTISED = SkillPractice()
 
 
-def answered(practice: SkillPractice, *, correct: bool) -> SkillPractice:
-    """The practice of a skill after one more answer."""
-    run = practice.run + 1 if correct else 0
-    error = 0.0 if correct else 1.0
-    return SkillPractice(
-        opportunities=practice.opportunities + 1,
-        right=practice.right + correct,
-        run=run,
-        is_mastered=practice.is_mastered or run >= MASTERY_RUN,
-        error_rate=practice.error_rate + SCORE_WEIGHT * (error - practice.error_rate),
+class Practice(msgspec.Struct, frozen=True, array_like=True):
+    """One pupil's day in one app.
+
+    `surprise` sums (answer - its chance) and `information` chance x (1 - chance), over all answers and over the
+    first ones at each skill; `lately` is the surprise weighted towards the latest answers.
+    """
+
+    skills: dict[str, SkillPractice] = {}
+    surprise: float = 0.0
+    information: float = 0.0
+    first_surprise: float = 0.0
+    first_information: float = 0.0
+    lately: float = 0.0
+
+    def of(self, skill: str) -> SkillPractice:
+        """The pupil's practice of a skill."""
+        return self.skills.get(skill, UNPRACTISED)
+
+    def after(self, skill: str, *, correct: bool, norms: Norms) -> "Practice":
+        """The day after one more answer; beyond `KEPT_SKILLS` the skill practised longest ago is forgotten."""
+        expected = norms.expected(skill)
+        before = self.skills.get(skill, UNPRACTISED)
+        skills = {name: known for name, known in self.skills.items() if name != skill}
+        if len(skills) >= KEPT_SKILLS:
+            del skills[next(iter(skills))]
+        skills[skill] = before.after(correct=correct)
+        is_first = before.opportunities == 0
+        surprise = correct - expected.right
+        return Practice(
+            skills,
+            self.surprise + surprise,
+            self.information + expected.right * (1.0 - expected.right),
+            self.first_surprise + (correct - expected.first if is_first else 0.0),
+            self.first_information + (expected.first * (1.0 - expected.first) if is_first else 0.0),
+            self.lately + LATELY * (surprise - self.lately),
+        )
+
+
+NO_PRACTICE = Practice()
+
+
+def learned(norms: Norms, practice: Practice) -> Norms:
+    """The norms after a pupil's day; beyond `KEPT_NORMS` the skill heard of longest ago is forgotten."""
+    total, skills = norms.total, dict(norms.skills)
+    for skill, done in practice.skills.items():
+        added = _norm_of(done)
+        total = total.plus(added)
+        known = skills.pop(skill, NO_NORM)
+        if len(skills) >= KEPT_NORMS:
+            del skills[next(iter(skills))]
+        skills[skill] = known.plus(added)
+    return Norms(total, skills)
+
+
+def score(practice: Practice, skill: str, norms: Norms) -> float:
+    """How likely the pupil is not to master the skill within ten opportunities, 0 … 1, after the last answer."""
+    done = practice.of(skill)
+    if done.is_mastered and done.was_mastered_in_time:
+        return 0.0
+    if done.opportunities >= SPINNING_AFTER:
+        return 1.0
+    return _logistic(
+        sum(w * x for w, x in zip(weights.WEIGHTS, features(practice, skill, norms), strict=True))
     )
 
 
-def with_practice(
-    skills: dict[str, SkillPractice], skill: str, practice: SkillPractice
-) -> dict[str, SkillPractice]:
-    """The skills with this one set and latest; beyond `KEPT_SKILLS` the one longest ago is forgotten."""
-    kept = {name: known for name, known in skills.items() if name != skill}
-    if len(kept) >= KEPT_SKILLS:
-        del kept[next(iter(kept))]
-    kept[skill] = practice
-    return kept
+def features(practice: Practice, skill: str, norms: Norms) -> tuple[float, ...]:
+    """What the score weighs, in the order of `weights.NAMES`; for a skill not mastered yet, before the tenth try."""
+    done, expected = practice.of(skill), norms.expected(skill)
+    tries = done.opportunities
+    # What this skill has told of the pupil is left out of what the other skills tell.
+    surprise = practice.surprise - (done.right - tries * expected.right)
+    information = practice.information - tries * expected.right * (1.0 - expected.right)
+    ability = surprise / (max(0.0, information) + PUPIL_INFORMATION)
+    firsts, first_information = practice.first_surprise, practice.first_information
+    if tries:
+        firsts -= (done.marks >> (tries - 1) & 1) - expected.first
+        first_information -= expected.first * (1.0 - expected.first)
+    chance = no_mastery(done.marks, round(BASE_STEPS * (_logit(expected.right) + ability)))
+    return (
+        1.0,
+        _logit(_within(chance, 0.001)),
+        tries - 5.0,
+        _logit(expected.spinning) - _logit(expected.spinning_usual),
+        float(done.run),
+        firsts / (max(0.0, first_information) + 1.0),
+        practice.lately,
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def no_mastery(marks: int, base: int) -> float:
+    """The chance that no three right in a row come by the tenth try, after these marks (see `SkillPractice`).
+
+    `base` is the logit of a right answer for this pupil at this skill, without the own part, in twentieths.
+    """
+    chances = [_logistic(base / BASE_STEPS + GRID_SD * point) for point in POINTS]
+    belief, run = list(PRIOR), 0
+    tries = marks.bit_length() - 1
+    for place in reversed(range(tries)):
+        is_right = marks >> place & 1
+        run = run + 1 if is_right else 0
+        belief = _moved([w * (p if is_right else 1.0 - p) for w, p in zip(belief, chances, strict=True)])
+    return sum(
+        w * _without_run(p, min(run, 2), SPINNING_AFTER - tries) for w, p in zip(belief, chances, strict=True)
+    )
+
+
+def has_run(marks: int) -> bool:
+    """Whether three right in a row are among the marks (behind a leading 1)."""
+    body = marks & ~(1 << (marks.bit_length() - 1))
+    return bool(body & body >> 1 & body >> 2)
+
+
+def _norm_of(done: SkillPractice) -> SkillNorm:
+    tries = done.marks.bit_length() - 1
+    in_time = done.was_mastered_in_time
+    is_decided = in_time or tries >= SPINNING_AFTER
+    return SkillNorm(
+        float(tries),
+        float(done.marks.bit_count() - 1),
+        1.0,
+        float(done.marks >> (tries - 1) & 1),
+        float(is_decided),
+        float(is_decided and not in_time),
+    )
+
+
+def _moved(belief: list[float]) -> list[float]:
+    """The belief, made to sum to one, after the own part may have moved one point up or down."""
+    total = sum(belief)
+    last = len(belief) - 1
+    moved = [0.0] * len(belief)
+    for index, raw in enumerate(belief):
+        weight = raw / total
+        moved[index] += weight * (1.0 - 2.0 * STEP_CHANCE)
+        moved[max(0, index - 1)] += weight * STEP_CHANCE
+        moved[min(last, index + 1)] += weight * STEP_CHANCE
+    return moved
+
+
+def _without_run(chance: float, run: int, tries: int) -> float:
+    """The chance of no three right in a row in so many tries that begin after `run` right ones."""
+    zero, one, two = float(run == 0), float(run == 1), float(run == 2)
+    for _ in range(tries):
+        zero, one, two = (zero + one + two) * (1.0 - chance), zero * chance, one * chance
+    return zero + one + two
+
+
+def _within(share: float, margin: float = 0.02) -> float:
+    return min(1.0 - margin, max(margin, share))
+
+
+def _logit(share: float) -> float:
+    return log(share / (1.0 - share))
+
+
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + exp(-max(-30.0, min(30.0, x))))
+
+
+_DENSITY = tuple(exp(-point * point / 2.0) for point in POINTS)
+PRIOR = tuple(density / sum(_DENSITY) for density in _DENSITY)
+STEP_CHANCE = min(0.33, GRID_MOVE / (2.0 * (GRID_SD * (POINTS[1] - POINTS[0])) ** 2))

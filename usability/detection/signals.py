@@ -18,7 +18,7 @@ class Strength(IntEnum):
     STRONG = 4
 
 
-class Reason(msgspec.Struct, frozen=True, gc=False):
+class Reason(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why, as a message key with parameters for translation and as the English sentence made of them."""
 
     key: str
@@ -26,7 +26,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
     params: dict[str, str | int | float] = {}
 
 
-class Evidence(msgspec.Struct, frozen=True, gc=False):
+class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was found: numbers, the thresholds they were held against, ids of observations (oldest first)."""
 
     numbers: dict[str, float] = {}
@@ -34,7 +34,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
     observations: tuple[str, ...] = ()
 
 
-class Signal(msgspec.Struct, frozen=True, gc=False):
+class Signal(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A detector's condition at event time `at_ms`; it holds since `since_ms` (the onset, not its discovery).
 
     A raised signal replaces the earlier one of the same `detector`; `raised=False` takes it back.

@@ -14,7 +14,7 @@ TYPING_BIN_MS = 30_000
 StripKind = Literal["right", "wrong", "error", "hint", "pause", "help", "completion", "typing"]
 
 
-class StripPoint(msgspec.Struct, frozen=True, gc=False):
+class StripPoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One mark. `value`: a count, the seconds of a pause, the strokes of a typing bin; `corrections` of those."""
 
     at_ms: int

@@ -28,7 +28,7 @@ class AwayParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong_s must be greater than away_s")
 
 
-class AwayState(msgspec.Struct, frozen=True):
+class AwayState(msgspec.Struct, frozen=True, array_like=True):
     since_ms: int = 0  # when the focus was lost; 0: the app is in front
     blur_id: str = ""
     said_ms: int = 0  # when it was last signalled; 0: not raised

@@ -42,7 +42,7 @@ class CorrectionBurstParams(Params, frozen=True, kw_only=True):
             raise ValueError("z_clear must be less than z")
 
 
-class CorrectionBurstState(msgspec.Struct, frozen=True):
+class CorrectionBurstState(msgspec.Struct, frozen=True, array_like=True):
     bin_ms: int = 0  # start of the open bin; 0: no bin is open
     strokes: float = 0.0
     corrections: float = 0.0

@@ -29,7 +29,7 @@ class ErrorStreakParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong must be greater than warn")
 
 
-class ErrorStreakState(msgspec.Struct, frozen=True):
+class ErrorStreakState(msgspec.Struct, frozen=True, array_like=True):
     count: int = 0
     answers: int = 0
     hints: int = 0

@@ -36,13 +36,13 @@ class HesitationParams(Params, frozen=True, kw_only=True):
             raise ValueError("long_s must be greater than pause_s")
 
 
-class Pause(msgspec.Struct, frozen=True, gc=False):
+class Pause(msgspec.Struct, frozen=True, array_like=True, gc=False):
     started_ms: int
     ended_ms: int
     id: str
 
 
-class HesitationState(msgspec.Struct, frozen=True):
+class HesitationState(msgspec.Struct, frozen=True, array_like=True):
     pauses: tuple[Pause, ...] = ()
     last_ms: int = 0  # last activity
     is_open: bool = False  # an item is open and in front

@@ -28,7 +28,7 @@ class HintRushParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong must be greater than hints")
 
 
-class HintRushState(msgspec.Struct, frozen=True):
+class HintRushState(msgspec.Struct, frozen=True, array_like=True):
     count: int = 0
     since_ms: int = 0
     last_ms: int = 0

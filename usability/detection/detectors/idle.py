@@ -30,7 +30,7 @@ class IdleParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong_s must be greater than warn_s")
 
 
-class IdleState(msgspec.Struct, frozen=True):
+class IdleState(msgspec.Struct, frozen=True, array_like=True):
     last_ms: int = 0
     last_id: str = ""
     item: str = ""

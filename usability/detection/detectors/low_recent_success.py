@@ -29,13 +29,13 @@ class LowRecentSuccessParams(Params, frozen=True, kw_only=True):
             raise ValueError("very_low <= low < clear <= window must hold")
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     correct: bool
     at_ms: int
     id: str
 
 
-class LowRecentSuccessState(msgspec.Struct, frozen=True):
+class LowRecentSuccessState(msgspec.Struct, frozen=True, array_like=True):
     answers: tuple[Answer, ...] = ()
     skill: str = ""
     item: str = ""

@@ -29,14 +29,14 @@ class RapidGuessParams(Params, frozen=True, kw_only=True):
             raise ValueError("wrong must not be greater than clip")
 
 
-class Guess(msgspec.Struct, frozen=True, gc=False):
+class Guess(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_fast_wrong: bool
     is_similar: bool
     at_ms: int
     id: str
 
 
-class RapidGuessState(msgspec.Struct, frozen=True):
+class RapidGuessState(msgspec.Struct, frozen=True, array_like=True):
     clip: tuple[Guess, ...] = ()
     last_ms: int = 0
     since_ms: int = 0

@@ -31,7 +31,7 @@ class ReferenceParams(Params, frozen=True, kw_only=True):
     hesitation_s: Annotated[int, msgspec.Meta(ge=1, le=600)] = 30
 
 
-class Second(msgspec.Struct, frozen=True, gc=False):
+class Second(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one second held: errors, corrections, the longest hesitation."""
 
     at_s: int
@@ -40,7 +40,7 @@ class Second(msgspec.Struct, frozen=True, gc=False):
     hesitation_s: float = 0.0
 
 
-class ReferenceState(msgspec.Struct, frozen=True):
+class ReferenceState(msgspec.Struct, frozen=True, array_like=True):
     seconds: tuple[Second, ...] = ()  # at most window_s of them
     first_ms: int = 0  # seconds are counted from here, so that a shift of all times changes nothing
     ids: tuple[str, ...] = ()

@@ -8,12 +8,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from usability.evaluation import JUDGED_AFTER, Collector, Quality, quality, scores
+from usability.evaluation import JUDGED_AFTER, Collector, Interval, Quality, quality, scores
 from usability.recordings import RecordingError, read_sequences
 
 
 class Command(BaseCommand):
-    help = "Runs the wheel-spinning score over attempt sequences; writes a row after each attempt and prints AUCs."
+    help = "Runs the wheel-spinning score over attempt sequences; writes a row after each attempt; prints quality."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -41,9 +41,14 @@ class Command(BaseCommand):
 
 def _sentence(found: Quality) -> str:
     return (
-        f"after {found.k} attempts: AUC {found.auc:.3f} [{found.low:.3f}, {found.high:.3f}], "
+        f"after {found.k} attempts: AUC {_told(found.auc)}; at the operating point precision "
+        f"{_told(found.precision)}, recall {_told(found.recall)}, flagged {found.flagged.value:.1%}; "
         f"{found.spinning} of {found.pairs} pairs wheel-spinning, {found.students} students"
     )
+
+
+def _told(figure: Interval) -> str:
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def _json(found: Quality) -> str:
@@ -51,11 +56,18 @@ def _json(found: Quality) -> str:
         {
             "bench": "wheel_spinning",
             "k": found.k,
-            "auc": round(found.auc, 4),
-            "low": round(found.low, 4),
-            "high": round(found.high, 4),
+            "auc": round(found.auc.value, 4),
+            "low": round(found.auc.low, 4),
+            "high": round(found.auc.high, 4),
+            "precision": _rounded(found.precision),
+            "recall": _rounded(found.recall),
+            "flagged": round(found.flagged.value, 4),
             "pairs": found.pairs,
             "spinning": found.spinning,
             "students": found.students,
         }
     )
+
+
+def _rounded(figure: Interval) -> list[float]:
+    return [round(figure.value, 4), round(figure.low, 4), round(figure.high, 4)]
