@@ -37,9 +37,10 @@ Status = Callable[[], MemberStatus]
 
 ACTOR = "coordinator"
 TICK_MS = 200
-TICK_COUNTED_MS_MAX = 2_000
+TICK_COUNTED_MS_MAX = 500
 """The most time one tick adds: a process that stood still longer could hear no heartbeat meanwhile, and its
-silence must not end the leases of sessions that kept calling."""
+silence must not end the leases of sessions that kept calling. What is granted just before a late tick loses all that
+the tick adds, so this is also the slack that every deadline has on top (`Policy.tick_slack_ms`)."""
 REVISION_MARGIN = 1_000_000
 """How far above the watermark a new cluster begins: more than a lost one can have granted unprojected."""
 FEED_ROWS_MAX = 1_000

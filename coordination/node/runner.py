@@ -27,6 +27,7 @@ from coordination.machine.policy import Policy
 from coordination.node.backlog import Backlog
 from coordination.node.duties import (
     FEED_PAUSE_S,
+    TICK_COUNTED_MS_MAX,
     TICK_MS,
     BeginDuty,
     FeedDuty,
@@ -84,7 +85,7 @@ def settings_of(environment: Environment) -> NodeSettings:
         lease_ms=environment.session_lease_timeout_ms,
         heartbeat_interval_ms=environment.session_heartbeat_interval_ms,
         claim_ttl_ms=environment.task_claim_timeout_ms,
-        tick_slack_ms=TICK_MS + 50,
+        tick_slack_ms=TICK_COUNTED_MS_MAX,
     )
     return NodeSettings(
         member=member,
