@@ -25,7 +25,7 @@ from tests.running import GIVEN_BY_THE_TESTS, ROOT
 APP = "fractions-lab"
 
 # What a careful app allows its pages: its own scripts and GAIA's, and calls to GAIA. Nothing inline.
-POLICY = "default-src 'none'; script-src 'self' {gaia}; connect-src 'self' {gaia}; img-src 'self'"
+POLICY = "default-src 'none'; script-src 'self' {gaia}; connect-src 'self' {gaia}; img-src 'self'; style-src 'self'"
 
 PAGE = (
     """<!doctype html><html lang="en"><meta charset="utf-8"><title>An exercise</title>
@@ -66,7 +66,7 @@ if (options) {
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
-    """Two documents and nothing else."""
+    """The documents above and the sample of the documentation, nothing else."""
 
     gaia = ""
 
@@ -74,6 +74,10 @@ class Pages(http.server.BaseHTTPRequestHandler):
         name = self.path.partition("?")[0]
         if name == "/app.js":
             self.answer("text/javascript", SCRIPT)
+        elif name.startswith("/docs/sdk-sample."):
+            kinds = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css"}
+            path = ROOT / "docs" / name.removeprefix("/docs/")
+            self.answer(kinds[path.suffix], path.read_text())
         elif name.endswith(".html"):
             script = "gaia.src.js" if name == "/source.html" else "gaia.js"
             self.answer(

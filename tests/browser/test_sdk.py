@@ -724,3 +724,28 @@ def test_the_policy_of_the_page_was_never_broken(app: AppSite, context: BrowserC
     settled(page)
 
     assert page.evaluate("broken") == []
+
+
+# ---------------------------------------------------------------- the sample of the documentation
+
+
+def test_the_sample_page_works_as_it_stands(app: AppSite, context: BrowserContext) -> None:
+    student = pupil()
+    page = context.new_page()
+    page.add_init_script("addEventListener('securitypolicyviolation', () => { window.isBroken = true; })")
+    told = f"url={app.demo.url}&student={student}&token={app.token(student)}"
+    page.goto(f"{app.origin}/docs/sdk-sample.html#{told}")
+    until(page, "typeof GAIA === 'object' && GAIA.status().queued !== undefined")
+
+    page.locator("#answer").fill("three eighths")
+    page.get_by_role("button", name="Check").click()
+    page.locator("#answer").press_sequentially(" or half")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("button", name="Hint").click()
+    page.get_by_role("button", name="5", exact=True).click()
+    page.get_by_role("button", name="Please help me").click()
+
+    until(page, "document.getElementById('said').textContent === 'Your teacher has been told.'")
+    settled(page)
+    eventually(app, student, {"answer": 1, "hint": 1, "help_request": 1, "keypress": 8})
+    assert page.evaluate("[GAIA.status().rejected, window.isBroken]") == [0, None]
