@@ -151,40 +151,55 @@ def _insert(
     """The ids that were not there. In the order of ids, so that two requests never wait for each other."""
     ordered = sorted(enumerate(arrivals), key=lambda pair: pair[1].id)
     rows = [_row(one, begin + dt.timedelta(microseconds=place), contents) for place, one in ordered]
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    # One document rather than an array a column: psycopg quotes every element of an array in Python.
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO xapi_statement (app_name, statement_id, stored, student_id, verb, body, digest,"
             " timestamp_given, keys, target_id, is_voiding, attachments, size_bytes)"
-            " SELECT %s, u.statement_id, u.stored, u.student_id, u.verb, u.body::jsonb, u.digest,"
-            " u.timestamp_given, u.keys::uuid[], u.target_id, u.is_voiding, u.attachments::varchar[], u.size_bytes"
-            " FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bytea[],"
-            " %s::timestamptz[], %s::text[], %s::uuid[], %s::boolean[], %s::text[], %s::bigint[])"
-            " AS u (statement_id, stored, student_id, verb, body, digest, timestamp_given, keys, target_id,"
-            " is_voiding, attachments, size_bytes)"
+            " SELECT %s, u.statement_id, u.stored, u.student_id, u.verb, u.body, decode(u.digest, 'hex'),"
+            " u.timestamp_given, u.keys, u.target_id, u.is_voiding, u.attachments, u.size_bytes"
+            " FROM json_to_recordset(%s::json) AS u (statement_id uuid, stored timestamptz, student_id text, verb text,"
+            " body jsonb, digest text, timestamp_given timestamptz, keys uuid[], target_id uuid, is_voiding boolean,"
+            " attachments varchar[], size_bytes bigint)"
             " ON CONFLICT (app_name, statement_id) DO NOTHING RETURNING statement_id",
-            [app_name, *columns],
+            [app_name, _encode(rows).decode()],
         )
         return {row[0] for row in cursor.fetchall()}
 
 
-def _row(one: Arrival, stored: dt.datetime, contents: Mapping[str, bytes]) -> tuple[Any, ...]:
+class _Row(msgspec.Struct):
+    """A statement's row, as the insert reads it."""
+
+    statement_id: uuid.UUID
+    stored: dt.datetime
+    student_id: str
+    verb: str
+    body: msgspec.Raw
+    digest: str
+    timestamp_given: dt.datetime | None
+    keys: set[uuid.UUID]
+    target_id: uuid.UUID | None
+    is_voiding: bool
+    attachments: list[str]
+    size_bytes: int
+
+
+def _row(one: Arrival, stored: dt.datetime, contents: Mapping[str, bytes]) -> _Row:
     body = _encode(one.statement)
-    keys = ",".join(str(found) for found in keys_of(one.statement))
     pseudonym = pseudonym_of(one.statement["actor"])
-    return (
-        one.id,
-        stored,
-        pseudonym if is_id(pseudonym, STUDENT_ID_LIMIT) else "",
-        one.statement["verb"]["id"],
-        body.decode(),
-        one.digest,
-        one.given,
-        f"{{{keys}}}",
-        one.target,
-        one.is_voiding,
-        f"{{{','.join(one.attachments)}}}",
-        len(body) + sum(len(contents.get(sha2, b"")) for sha2 in one.attachments),
+    return _Row(
+        statement_id=one.id,
+        stored=stored,
+        student_id=pseudonym if is_id(pseudonym, STUDENT_ID_LIMIT) else "",
+        verb=one.statement["verb"]["id"],
+        body=msgspec.Raw(body),
+        digest=one.digest.hex(),
+        timestamp_given=one.given,
+        keys=keys_of(one.statement),
+        target_id=one.target,
+        is_voiding=one.is_voiding,
+        attachments=one.attachments,
+        size_bytes=len(body) + sum(len(contents.get(sha2, b"")) for sha2 in one.attachments),
     )
 
 
