@@ -38,10 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Demo:
-    """The running system and what `.gaia/demo.json` says of it."""
+    """The running system, what `.gaia/demo.json` says of it, and the lines of its log as they come."""
 
-    def __init__(self, facts: dict[str, Any], data: Path) -> None:
+    def __init__(self, facts: dict[str, Any], data: Path, logged: list[str]) -> None:
         self.data = data
+        self.logged = logged
         self.url: str = facts["url"]
         self.logins: dict[str, dict[str, str]] = facts["logins"]
         self.keys: dict[str, str] = facts["keys"]
@@ -93,7 +94,8 @@ def demo() -> Iterator[Demo]:
     system = Up(folder / ".gaia", DEMO="quiet")
     try:
         system.wait_until_ready()
-        yield Demo(json.loads((folder / ".gaia" / "demo.json").read_text()), folder / ".gaia")
+        facts = json.loads((folder / ".gaia" / "demo.json").read_text())
+        yield Demo(facts, folder / ".gaia", system.lines)
     finally:
         if system.process.poll() is None:
             system.send(signal.SIGTERM)
