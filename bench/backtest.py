@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -66,6 +67,12 @@ def fill(metrics: int) -> None:
             pass
 
 
+def used_s() -> float:
+    """Processor time of the commands that have ended, with their own children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", type=int, default=1_000_000)
@@ -89,13 +96,14 @@ def main() -> None:
             *(sys.executable, "manage.py", "backtest", "--classroom", "all", "--json"),
             *("--set", "error_streak.warn=4", "--set", "episodes.hold_s=40"),
         ]
-        times, results = [], []
+        times, processor, results = [], [], []
         for _ in range(options.runs):
-            began = time.monotonic()
+            began, used = time.monotonic(), used_s()
             done = subprocess.run(
                 command, check=True, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True
             )
             times.append(time.monotonic() - began)
+            processor.append(used_s() - used)
             results.append(json.loads(done.stdout))
         last = results[-1]
         report(
@@ -107,6 +115,7 @@ def main() -> None:
             difference=last["difference"],
             class_hours=last["class_hours"],
         )
+        report("backtest", "processor, all processes but PostgreSQL", processor, "s")
         report("backtest", "metrics a second", [last["metrics"] / one for one in times], "1/s")
 
 

@@ -218,6 +218,18 @@ def test_a_label_nobody_gave_counts_for_nothing():
     assert (found.right, found.n, found.dismissed) == (1, 1, 0)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_several_processes_come_to_the_same_result(committed, room, lesson, monkeypatch):
+    monkeypatch.setattr("usability.backtest.run.SMALL", 0)
+    wish = wish_for(room, lesson, "episodes.hold_s=120")
+    told: list[int] = []
+
+    apart = run(wish, processes=2, tell=told.append)
+
+    assert apart | {"elapsed_s": 0} == run(wish, processes=1) | {"elapsed_s": 0}
+    assert told[-1] == 88
+
+
 # ---------------------------------------------------------------- what is refused
 
 
