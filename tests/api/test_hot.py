@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -9,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gaia_site import hot
+from gaia_site.bodies import LIMIT_BYTES
+from gaia_site.problems import Problem
 from tests.api.live import Caller
 from tests.cluster import eventually
 
@@ -173,3 +177,37 @@ def test_a_beacon_brings_its_key_in_the_query(site, page_key):
 
 def test_an_agents_key_may_not_write_metrics(site):
     assert site.agent("POST", "usability/metrics", []).status == 403
+
+
+async def all_of(receive):
+    """Read a body to its end."""
+    while (message := await receive())["more_body"]:
+        assert message["body"]
+
+
+async def test_a_body_that_comes_in_drops_is_given_up_for_django_too(monkeypatch):
+    monkeypatch.setattr(hot, "BODY_TIMEOUT_S", 0.2)
+
+    async def drop():
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    with pytest.raises(Problem, match="longer than") as refused:
+        await asyncio.wait_for(all_of(hot._bounded(drop)), 5)
+
+    assert refused.value.status == 408
+
+
+async def test_a_body_beyond_the_limit_is_refused_while_it_comes():
+    taken = 0
+
+    async def flood():
+        nonlocal taken
+        taken += 1_000_000
+        return {"type": "http.request", "body": b"x" * 1_000_000, "more_body": True}
+
+    with pytest.raises(Problem) as refused:
+        await all_of(hot._bounded(flood))
+
+    assert refused.value.status == 413
+    assert taken <= LIMIT_BYTES + 1_000_000
