@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11.0 --genera
 # Settings may be given to make as well: make run PORT=8080 NODES=3 DEMO=quiet, make test PG=16
 export PORT NODES DEMO PG
 
-.PHONY: run test bench check clean venv lock
+.PHONY: run test soak bench check clean venv lock
 
 run: venv
 	@exec $(BIN)/python manage.py up
@@ -20,6 +20,11 @@ test: venv
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report= $(TESTS)
 	@$(BIN)/python -m coverage report --fail-under=85
 	@$(BIN)/python -m coverage report --fail-under=98 --include='coordination/machine/*,usability/detection/*'
+
+# 20,000 histories of the simulated cluster, an hour or two; SEEDS=A-B plays others.
+SEEDS ?= 0-19999
+soak: venv
+	@GAIA_SIMULATION_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -n 2 tests/log/test_simulation.py
 
 bench: venv
 	@$(BIN)/python -m bench
