@@ -20,7 +20,7 @@ from usability.backtest.wish import parameters
 from usability.detection.policy import InvalidProfile, to_dict
 from usability.errors import UsabilityError
 from usability.kinds import ProfileState
-from usability.models import DetectorProfile, ShadowCount
+from usability.models import Classroom, DetectorProfile, ShadowCount
 from usability.policies import profile_of
 from usability.services.profiles import save_version, set_state
 
@@ -63,6 +63,11 @@ class ProfileForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "classroom" in self.fields:
+            rooms = Classroom.objects.filter(is_archived=False).select_related("school").order_by("name")
+            self.fields["classroom"] = forms.ModelChoiceField(
+                rooms, required=False, label="Class", empty_label="every class"
+            )
         if "state" in self.fields:
             self.fields["state"].choices = [
                 (one.value, one.label) for one in ProfileState if one != ProfileState.RETIRED
@@ -115,7 +120,6 @@ class DetectorProfileAdmin(Window):
     list_select_related = ["classroom", "created_by"]
     search_fields = ["app_name", "classroom__name", "note"]
     form = ProfileForm
-    autocomplete_fields = ["classroom"]
     add_form_template = "admin/usability/detectorprofile/add.html"
     actions = ["put_in_shadow", "make_active", "retire"]
 
