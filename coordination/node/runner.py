@@ -21,7 +21,7 @@ from coordination.log import protocol
 from coordination.log.contract import Committed, MemberSettings, Outcome, Peer
 from coordination.log.raft import Member
 from coordination.machine.commands import AnyCommand
-from coordination.machine.events import Recorded
+from coordination.machine.events import LockAcquired, LockWaitExpired, Recorded
 from coordination.machine.outcomes import Accepted, Rejected
 from coordination.machine.policy import Policy
 from coordination.node.backlog import Backlog
@@ -106,8 +106,10 @@ class _Ear:
 
     def on_events(self, events: list[Recorded]) -> None:
         """Only what a long poll may be waiting for crosses over."""
-        claimable = sum(made_claimable(recorded.event) for recorded in events)
-        turns = [recorded for recorded in events if type(recorded.event).__name__ in _TURNS]
+        claimable = 0
+        if self.claims is not None and self.claims.is_anybody_waiting:
+            claimable = sum(made_claimable(recorded.event) for recorded in events)
+        turns = [recorded for recorded in events if type(recorded.event) in _TURNS]
         if (claimable or turns) and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell, claimable, turns)
 
@@ -124,7 +126,7 @@ class _Ear:
                 self.locks.note(recorded)
 
 
-_TURNS = frozenset({"LockAcquired", "LockWaitExpired"})
+_TURNS = frozenset({LockAcquired, LockWaitExpired})
 
 
 class Node:

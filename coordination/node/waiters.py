@@ -8,7 +8,9 @@ itself; here its caller waits for the event that carries its request id.
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -73,6 +75,11 @@ class WaitingClaims:
         finally:
             self._waiting.pop(number, None)
             meters.CLAIMS_WAITING.set(len(self._waiting))
+
+    @property
+    def is_anybody_waiting(self) -> bool:
+        """May be asked from any thread: who begins to wait asks once more by itself."""
+        return bool(self._waiting)
 
     def note_claimable(self, count: int) -> None:
         """So many tasks can be claimed now that could not before, or sessions that could not claim."""
@@ -148,27 +155,35 @@ def _is_worth_waiting(outcome: Accepted | Rejected) -> bool:
     )
 
 
+_MAY_MAKE_CLAIMABLE: dict[type, Callable[[Any], bool]] = {
+    happened.TaskEnqueued: lambda event: not (event.waiting_on or event.run_after_ms),
+    happened.TaskRequeued: lambda event: not event.run_after_ms,
+    happened.TaskUpdated: lambda event: not event.run_after_ms,
+    happened.DependencyMet: lambda event: not event.waiting,
+}
+
+
+_ALWAYS_MAKES_CLAIMABLE = frozenset(
+    {
+        happened.TaskReady,
+        happened.TaskRetried,
+        happened.TaskCompleted,
+        happened.TaskFailed,
+        happened.SessionUpdated,
+        happened.SessionStatusChanged,
+        happened.SessionHealthChanged,
+    }
+)
+
+
 def made_claimable(event: AnyEvent) -> int:
     """How many claims this event gives a chance: 1 where a task or a session became free, else 0."""
-    match event:
-        case happened.TaskEnqueued():
-            return 0 if event.waiting_on or event.run_after_ms else 1
-        case happened.TaskRequeued() | happened.TaskUpdated():
-            return 0 if event.run_after_ms else 1
-        case happened.DependencyMet():
-            return 0 if event.waiting else 1
-        case (
-            happened.TaskReady()
-            | happened.TaskRetried()
-            | happened.TaskCompleted()
-            | happened.TaskFailed()
-            | happened.SessionUpdated()
-            | happened.SessionStatusChanged()
-            | happened.SessionHealthChanged()
-        ):
-            return 1
-        case _:
-            return 0
+    # Asked of every event in the member's thread: one look or two must do.
+    kind = type(event)
+    if kind in _ALWAYS_MAKES_CLAIMABLE:
+        return 1
+    makes = _MAY_MAKE_CLAIMABLE.get(kind)
+    return 1 if makes is not None and makes(event) else 0
 
 
 class WaitingLocks:
