@@ -14,7 +14,7 @@ import pytest
 from tests.log.directed import DIRECTED, play
 from tests.log.faults import changing_history, random_history
 from tests.log.mutations import MUTATIONS
-from tests.log.world import PowerLost, World
+from tests.log.world import Call, PowerLost, World, out_of_order
 
 FRESH_SEEDS = 300
 SEEDS_THAT_FAILED = (14, 18, 317, 409, 573, 1155, 2244, 2380, 62073810205)
@@ -119,3 +119,15 @@ def is_caught(name: str) -> bool:
     except (Exception, PowerLost):  # noqa: BLE001 - any way of breaking is being caught
         return True
     return False
+
+
+def test_an_order_that_explains_no_answers_is_noticed() -> None:
+    write, later = Call(0.0, 1.0, 0.5), Call(2.0, 3.0, 1.5)
+    stale, fresh, overlapping = Call(4.0, 5.0, 1.0), Call(4.0, 5.0, 2.0), Call(0.5, 2.5, 0.0)
+
+    assert out_of_order([write, later, fresh, overlapping]) is None
+    assert out_of_order([write, later, stale]) == (later, stale)
+    assert out_of_order([Call(2.0, 3.0, 0.5), Call(0.0, 1.0, 1.5)]) == (
+        Call(0.0, 1.0, 1.5),
+        Call(2.0, 3.0, 0.5),
+    )

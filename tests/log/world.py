@@ -47,6 +47,35 @@ class PowerLost(BaseException):
     """The simulated power went away in the middle of an operation."""
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation that was answered: when it was asked and answered, and between which entries it took effect.
+
+    The log is the order. A write that is entry number n (from 0) stands at n + 0.5, a read that saw k entries at k.
+    """
+
+    asked: float
+    answered: float
+    place: float
+
+
+def out_of_order(calls: list[Call]) -> tuple[Call, Call] | None:
+    """Two calls of which one was answered before the other was asked, but took effect behind it; None if the log's
+    order explains all answers, which is what linearizable means (Herlihy and Wing, 1990).
+    """
+    by_answer = sorted(calls, key=lambda call: call.answered)
+    latest: Call | None = None
+    at = 0
+    for call in sorted(calls, key=lambda call: call.asked):
+        while at < len(by_answer) and by_answer[at].answered < call.asked:
+            if latest is None or by_answer[at].place > latest.place:
+                latest = by_answer[at]
+            at += 1
+        if latest is not None and latest.place > call.place:
+            return latest, call
+    return None
+
+
 class SimFile:
     """An append-only file: what is durable, and what was written since the last sync."""
 
@@ -236,6 +265,8 @@ class World:
         self.leaders: dict[int, str] = {}
         self.waiting: list[Waiting] = []
         self.stale_reads: list[set[int]] = []
+        self.writes: list[tuple[float, float, int, int]] = []
+        self.reads: list[Call] = []
         self._stock = (core.monotonicTime, core.random)
         core.monotonicTime = lambda: self.now
         core.random = random.Random(seed ^ 0x5EED)
@@ -319,10 +350,12 @@ class World:
 
     def propose(self, name: str) -> int:
         value, self.next_value = self.next_value, self.next_value + 1
+        asked = self.now
 
         def answer(outcome: Outcome) -> None:
             if isinstance(outcome, Committed):
                 self.acked[value] = name
+                self.writes.append((asked, self.now, value, int(str(outcome.result))))
             elif isinstance(outcome, NotApplied):
                 self.not_applied.add(value)
 
@@ -335,9 +368,12 @@ class World:
     def read(self, name: str) -> list[Outcome]:
         """A linearizable read: when it answers, this member must have all that was acknowledged when it was asked."""
         known, machine, outcomes = set(self.acked), self.members[name].machine, []
+        asked = self.now
 
         def answer(outcome: Outcome) -> None:
             outcomes.append(outcome)
+            if isinstance(outcome, Committed):
+                self.reads.append(Call(asked, self.now, len(machine.history)))
             if isinstance(outcome, Committed) and not known <= set(machine.history):
                 self.stale_reads.append(known - set(machine.history))
 
@@ -589,6 +625,21 @@ class World:
                     return
         raise Violation("no progress after healing")
 
+    def _check_order(self) -> None:
+        """Every answer is the machine's at the command's place in the log, and the places explain when it came.
+
+        So whatever the machine is, registers, locks or claims: what it answers is linearizable.
+        """
+        places = {value: place for place, value in enumerate(self.history)}
+        calls = list(self.reads)
+        for asked, answered, value, result in self.writes:
+            if result != places[value] + 1:
+                raise Violation(f"{value} is number {places[value]} and was answered {result}")
+            calls.append(Call(asked, answered, places[value] + 0.5))
+        wrong = out_of_order(calls)
+        if wrong is not None:
+            raise Violation(f"not linearizable: {wrong[0]} was over before {wrong[1]} began")
+
     def _check_histories(self) -> None:
         applied = set(self.history)
         lost = sorted(value for value in self.acked if value not in applied)
@@ -596,6 +647,7 @@ class World:
             raise Violation(f"{len(lost)} acknowledged commands lost, first {lost[0]}")
         if len(applied) != len(self.history):
             raise Violation("a command was applied twice")
+        self._check_order()
         wrong = applied & self.not_applied
         if wrong:
             raise Violation(f"answered as not applied, and applied: {sorted(wrong)[:5]}")
