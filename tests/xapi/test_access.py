@@ -151,6 +151,10 @@ def test_a_method_that_is_not_there_is_refused_with_those_that_are(store: Store)
     assert answer.headers["Allow"] == "PUT, POST, GET"
 
 
+def test_too_many_parameters_are_refused(store: Store) -> None:
+    assert store("GET", "/xapi/statements?" + "&".join(f"p{n}=1" for n in range(100))).status_code == 400
+
+
 def test_a_page_may_call_with_a_key_that_lists_it(key: Callable[..., str]) -> None:
     store = Store(key(allowed_origins=["https://maths.example"]))
     asked = {"Origin": "https://maths.example", "Access-Control-Request-Method": "POST"}

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -117,10 +118,8 @@ def test_what_is_put_together_is_taken_apart_again(contents: list[bytes]) -> Non
 
 @given(st.binary(max_size=200))
 def test_no_bytes_do_more_than_be_refused(body: bytes) -> None:
-    try:
-        multipart.taken_apart(b"--b\r\n" + body + b"\r\n--b--", "b")
-    except Wrong as wrong:
-        assert wrong.loc[0] == "body"
+    with suppress(Wrong):
+        assert multipart.taken_apart(b"--b\r\n" + body + b"\r\n--b--", "b")
 
 
 # ---------------------------------------------------------------- signatures

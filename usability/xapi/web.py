@@ -195,9 +195,11 @@ def _call_of(request: HttpRequest) -> Call:
     if len(body) > LIMIT_BYTES:
         raise too_large()
     headers = {name.lower(): value for name, value in request.headers.items()}
-    pairs = parse_qsl(
-        request.META.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=PARAMETERS_LIMIT
-    )
+    try:
+        told = request.META.get("QUERY_STRING", "")
+        pairs = parse_qsl(told, keep_blank_values=True, max_num_fields=PARAMETERS_LIMIT)
+    except ValueError as error:
+        raise Wrong(("query",), f"more than {PARAMETERS_LIMIT} parameters") from error
     return Call(
         method=request.method or "",
         path=request.path,
