@@ -1,4 +1,8 @@
-"""Detection on the simulated class: speed, size of state, alerts a class-hour, and struggles found in time.
+"""Detection on the simulated class: speed, size of state, alerts a class-hour, struggles found in time, ranking.
+
+Beside the defaults run the thresholds of the reference engine and the rules about clicks alone, on the same lessons;
+any word of theirs about the pupil in that time counts as found. The ranking by open episodes is compared with a
+ranking by idleness alone on pupils who struggle and keep working.
 
 Prints one JSON line a figure; speeds are medians of the runs, with the lowest and the highest.
 Run: python bench/detection.py [--lessons 6] [--runs 3]
@@ -11,14 +15,22 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from usability.detection import classroom
-from usability.detection.classroom import Decision, EpisodeEscalated, EpisodeOpened
-from usability.detection.kinds import AlertSeverity, SignalFamily
+from usability.detection.classroom import (
+    AppHealth,
+    ClassroomState,
+    Decision,
+    EpisodeEscalated,
+    EpisodeOpened,
+    open_episodes,
+)
+from usability.detection.kinds import SEVERITY_RANK, AlertSeverity, SignalFamily
 from usability.detection.observations import Observation, from_metric
-from usability.detection.policy import DEFAULT, Profile, to_dict, with_detectors
+from usability.detection.policy import DEFAULT, REFERENCE, Profile, only
 from usability.simulator import KINDS, LESSON_S, ClassSimulator, Struggle
 
 START_MS = 1_760_000_000_000
@@ -40,9 +52,10 @@ ONSET_S: dict[str, tuple[float, SignalFamily]] = {
     "pauses": (75.0, SignalFamily.PAUSE),
     "help": (8.0, SignalFamily.HELP),
 }
-ONLY_REFERENCE = with_detectors(
-    DEFAULT, **{name: {"enabled": name == "reference"} for name in to_dict(DEFAULT)["detectors"]}
-)
+ONLY_CLICKS = only("clicks", "rage_click", "dead_click", "error_click")
+# Struggles in which the pupil goes on working: a ranking by idleness does not see them.
+QUIET = frozenset({"stuck", "guessing", "wheel", "corrections", "hints"})
+TOP = 5  # of a ranking, about what a teacher looks at
 
 
 def lesson(seed: int, struggles: int) -> tuple[list[Observation], tuple[Struggle, ...]]:
@@ -53,7 +66,7 @@ def lesson(seed: int, struggles: int) -> tuple[list[Observation], tuple[Struggle
         at_ms = round(datetime.fromisoformat(metric["timestamp"]).timestamp() * 1000)
         observations.append(
             from_metric(
-                id=f"{index:08d}",
+                id=str(UUID(int=index)),
                 student_id=metric["student_id"],
                 app_name=metric["app_name"],
                 metric_type=metric["metric_type"],
@@ -123,8 +136,17 @@ def volume(seeds: range) -> None:
     report("calm_above_info", sum(map(above_info, decisions)) / hours, "1/class-hour", lessons=len(seeds))
     interrupting = sum(getattr(each, "interrupts", False) for told in decisions for each in told)
     report("calm_interrupting", interrupting / hours, "1/class-hour", lessons=len(seeds))
-    reference = sum(above_info(judged(each, ONLY_REFERENCE)) for each in calm)
-    report("calm_above_info_reference_thresholds", reference / hours, "1/class-hour", lessons=len(seeds))
+    by_detector: dict[str, int] = {}
+    for told in decisions:
+        for each in told:
+            if isinstance(each, EpisodeOpened):
+                name = each.episode.findings[0].detector
+                by_detector[name] = by_detector.get(name, 0) + 1
+    opened = sum(by_detector.values())
+    report("calm_in_the_list", opened / hours, "1/class-hour", lessons=len(seeds), by_detector=by_detector)
+    for name, profile in (("reference_thresholds", REFERENCE), ("click_rules", ONLY_CLICKS)):
+        above = sum(above_info(judged(each, profile)) for each in calm)
+        report(f"calm_above_info_{name}", above / hours, "1/class-hour", lessons=len(seeds))
 
 
 def found(struggle: Struggle, decisions: list[Decision]) -> float | None:
@@ -141,14 +163,40 @@ def found(struggle: Struggle, decisions: list[Decision]) -> float | None:
     return min(times, default=None)
 
 
+def spoke_in_time(struggle: Struggle, decisions: list[Decision]) -> bool:
+    """Whether anything was newly said of the pupil from the beginning of the struggle to 60 s after its onset."""
+    until_s = struggle.start_s + ONSET_S[struggle.kind][0] + FOUND_WITHIN_S
+    times = [
+        (student, at_ms)
+        for each in decisions
+        for student, at_ms in (
+            [(each.episode.student_id, each.episode.opened_ms)]
+            if isinstance(each, EpisodeOpened)
+            else [(each.student_id, each.signal.at_ms)]
+            if isinstance(each, AppHealth)
+            else []
+        )
+    ]
+    return any(
+        student == struggle.student_id and struggle.start_s <= (at_ms - START_MS) / 1000 <= until_s
+        for student, at_ms in times
+    )
+
+
 def recall(seeds: range) -> None:
     """Injected struggles found within 60 s of the onset of their kind, and how long it took."""
     delays: dict[str, list[float | None]] = {kind: [] for kind in KINDS}
+    peers = {"reference_thresholds": REFERENCE, "click_rules": ONLY_CLICKS}
+    spoke: dict[str, dict[str, int]] = {name: dict.fromkeys(KINDS, 0) for name in peers}
     for seed in seeds:
         observations, struggles = lesson(seed, struggles=len(KINDS))
         decisions = judged(observations)
         for struggle in struggles:
             delays[struggle.kind].append(found(struggle, decisions))
+        for name, profile in peers.items():
+            theirs = judged(observations, profile)
+            for struggle in struggles:
+                spoke[name][struggle.kind] += spoke_in_time(struggle, theirs)
     for kind, of_kind in delays.items():
         in_time = [each for each in of_kind if each is not None and each <= FOUND_WITHIN_S]
         report(
@@ -158,7 +206,52 @@ def recall(seeds: range) -> None:
             injected=len(of_kind),
             found_at_all=sum(each is not None for each in of_kind),
             median_delay_s=round(statistics.median(in_time), 1) if in_time else None,
+            **{name: round(counts[kind] / len(of_kind), 3) for name, counts in spoke.items()},
         )
+
+
+def by_episodes(state: ClassroomState) -> list[str]:
+    """Pupils with an open episode, the most severe first, of those the one that has lasted longest."""
+    ranked = sorted(
+        open_episodes(state), key=lambda each: (-SEVERITY_RANK[each.severity], each.onset_ms, each.id)
+    )
+    return list(dict.fromkeys(each.student_id for each in ranked))
+
+
+def by_idleness(state: ClassroomState) -> list[str]:
+    """All pupils, the longest idle first."""
+    desks = sorted(state.desks.values(), key=lambda desk: desk.student.last_activity_ms)
+    return [desk.student.student_id for desk in desks]
+
+
+def ranking(seeds: range) -> None:
+    """Of the minutes in which a pupil struggles and works on, the share with that pupil among the first five."""
+    seen = {"episodes": 0, "idleness": 0}
+    minutes = 0
+    for seed in seeds:
+        observations, struggles = lesson(seed, struggles=len(KINDS))
+        state = classroom.start("bench")
+        for minute in range(1, int(LESSON_S // 60)):
+            until_ms = START_MS + minute * 60_000
+            since_ms = until_ms - 60_000
+            batch = [each for each in observations if since_ms < each.received_ms <= until_ms]
+            state, _ = classroom.step(state, batch, now_ms=until_ms)
+            quiet = [
+                each.student_id
+                for each in struggles
+                if each.kind in QUIET
+                and each.start_s + ONSET_S[each.kind][0] + FOUND_WITHIN_S <= minute * 60 <= each.end_s
+            ]
+            minutes += len(quiet)
+            for name, ranked in (("episodes", by_episodes(state)), ("idleness", by_idleness(state))):
+                seen[name] += len(set(quiet) & set(ranked[:TOP]))
+    report(
+        "quiet_strugglers_in_the_first_five",
+        seen["episodes"] / minutes,
+        "share of pupil-minutes",
+        by_idleness=round(seen["idleness"] / minutes, 3),
+        pupil_minutes=minutes,
+    )
 
 
 def main() -> None:
@@ -170,6 +263,7 @@ def main() -> None:
     state_size()
     volume(range(100, 100 + options.lessons))
     recall(range(200, 200 + options.lessons))
+    ranking(range(200, 200 + options.lessons))
 
 
 if __name__ == "__main__":

@@ -46,9 +46,12 @@ def error_rate(found: list[Score]) -> Iterator[Score]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", type=Path, help="attempt sequences, plain or .gz")
+    parser.add_argument("path", type=Path, nargs="?", help="attempt sequences, plain or .gz")
     parser.add_argument("--resamples", type=int, default=200)
     options = parser.parse_args()
+    if options.path is None:
+        print(json.dumps({"bench": "wheelspin", "skipped": "no path of attempt sequences was given"}))
+        return
     production = list(scores(read_sequences(options.path)))
     for name, rule in {
         "production": iter(production),
@@ -61,7 +64,7 @@ def main() -> None:
             collector.add(score)
         for k in JUDGED_AFTER:
             found = quality(collector.judged(k), k=k, resamples=options.resamples, seed=7)
-            figures = {"auc": found.auc, "low": found.low, "high": found.high}
+            figures = {"auc": found.auc.value, "low": found.auc.low, "high": found.auc.high}
             print(
                 json.dumps(
                     {

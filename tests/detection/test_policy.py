@@ -2,7 +2,15 @@
 
 import pytest
 
-from usability.detection.policy import DEFAULT, InvalidProfile, errors_of, from_dict, to_dict, with_detectors
+from usability.detection.policy import (
+    DEFAULT,
+    REFERENCE,
+    InvalidProfile,
+    errors_of,
+    from_dict,
+    to_dict,
+    with_detectors,
+)
 from usability.detection.registry import BY_NAME, DETECTORS
 
 
@@ -98,3 +106,12 @@ def test_every_detector_can_be_turned_off(detector):
     off = to_dict(from_dict({"detectors": {detector.name: {"enabled": False}}}))
 
     assert off["detectors"][detector.name]["enabled"] is False
+
+
+def test_the_reference_profile_has_the_old_thresholds_and_nothing_else():
+    raw = to_dict(REFERENCE)
+
+    assert [name for name, params in raw["detectors"].items() if params["enabled"]] == ["reference"]
+    assert raw["name"] == "reference"
+    assert raw["detectors"]["reference"]["errors_warn"] == 3
+    assert from_dict(raw) == REFERENCE

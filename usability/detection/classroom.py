@@ -384,9 +384,11 @@ class _Room:
         desk, plan = self._desk(key), self._plan(key[1])
         while desk.pending and _settles_at(desk.pending[0]) <= clock_ms:
             self._fold_next(desk, plan)
-        happenings = engine.run_timers(desk.student, clock_ms - REORDER_MS, plan)
-        if happenings:
-            self._tell(desk, happenings)
+        student, horizon_ms = desk.student, clock_ms - REORDER_MS
+        if student.due_ms <= horizon_ms or student.plan is not plan:
+            happenings = engine.run_timers(student, horizon_ms, plan)
+            if happenings:
+                self._tell(desk, happenings)
         if _forget_at(desk) <= clock_ms:
             self._forget(key, desk)
             return
@@ -402,9 +404,12 @@ class _Room:
 
     def _fold_next(self, desk: Desk, plan: Plan) -> None:
         observation, student = desk.pending.pop(0), desk.student
-        happenings = engine.run_timers(student, observation.at_ms, plan)
         norms = self.state.norms.get(student.app_name, NO_NORMS)
-        happenings += engine.fold(student, observation, plan, norms)
+        if student.due_ms <= observation.at_ms or student.plan is not plan:
+            happenings = engine.run_timers(student, observation.at_ms, plan)
+            happenings += engine.fold(student, observation, plan, norms)
+        else:
+            happenings = engine.fold(student, observation, plan, norms)
         if happenings:
             self._tell(desk, happenings)
 
@@ -469,7 +474,7 @@ class _Room:
             severity=alert,
             family=episode.family,
             student_id=episode.student_id,
-            is_in_class_card=any(topic in self.state.cards for topic in _topics(episode)),
+            is_in_class_card=any(topic in self.state.cards for topic in topics_of(episode)),
             policy=self.profile.budget,
             quiet_hours=self.profile.quiet_hours,
             controls=self.controls,
@@ -479,11 +484,11 @@ class _Room:
     def _open_card(self, episode: Episode) -> None:
         """Open a class card if, with this episode, enough pupils are stuck on the same thing."""
         if episode.family not in STRUGGLE_FAMILIES or any(
-            topic in self.state.cards for topic in _topics(episode)
+            topic in self.state.cards for topic in topics_of(episode)
         ):
             return
         active = self._active_pupils()
-        for topic in _topics(episode):
+        for topic in topics_of(episode):
             students = self._stuck_on(topic)
             closed_ms = self.state.cards_closed_ms.get(topic, 0)
             is_cooling = (
@@ -569,8 +574,11 @@ _DECISIONS: dict[str, type[EpisodeOpened] | type[EpisodeUpdated] | type[EpisodeE
 
 def _due(desk: Desk) -> int:
     """The clock time at which a desk has something to do next."""
-    due = min(desk.student.due_ms + REORDER_MS, desk.seen_ms + engine.FORGET_MS)
-    return min(due, _settles_at(desk.pending[0])) if desk.pending else due
+    due, forget_ms = desk.student.due_ms + REORDER_MS, desk.seen_ms + engine.FORGET_MS
+    due = min(due, forget_ms)
+    if desk.pending and (settles_ms := _settles_at(desk.pending[0])) < due:
+        return settles_ms
+    return due
 
 
 def _settles_at(observation: Observation) -> int:
@@ -583,6 +591,7 @@ def _forget_at(desk: Desk) -> int:
     return desk.seen_ms + engine.FORGET_MS
 
 
-def _topics(episode: Episode) -> tuple[Topic, ...]:
+def topics_of(episode: Episode) -> tuple[Topic, ...]:
+    """What the episode is about: its item, its skill."""
     item = (Topic("item", episode.item),) if episode.item else ()
     return (*item, Topic("skill", episode.skill)) if episode.skill else item

@@ -29,7 +29,7 @@ class ClickParams(Params, frozen=True, kw_only=True):
     forget_s: Annotated[int, msgspec.Meta(ge=10, le=900)] = 60
 
 
-class ClickState(msgspec.Struct, frozen=True, array_like=True):
+class ClickState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Counts by event time in ms, the latest last; the elements told of; since when it is repeated (0: it is not)."""
 
     counts: tuple[tuple[int, int], ...] = ()

@@ -88,6 +88,10 @@ class Detector(Generic[S, P]):
         """Fold the passing of time up to `now_ms`. Signals carry the time they were due, not `now_ms`."""
         return state, NOTHING
 
+    def near(self, state: S, now_ms: int, params: P) -> Evidence:
+        """How far the condition is from being raised: numbers beside thresholds; none by default."""
+        return NO_EVIDENCE
+
     def raised(
         self,
         *,

@@ -93,7 +93,9 @@ class Plan(NamedTuple):
 
     profile: Profile
     audiences: dict[str, Audience]
+    enabled: tuple[Listener, ...]
     timers: tuple[Listener, ...]
+    left_ms: int
 
     def audience(self, metric_type: str) -> Audience:
         """Who hears this type; nobody where no detector knows it."""
@@ -112,7 +114,9 @@ def plan(profile: Profile) -> Plan:
     return Plan(
         profile=profile,
         audiences={name: _audience(name, enabled) for name in types},
+        enabled=enabled,
         timers=tuple(listener for listener in enabled if listener.has_timer),
+        left_ms=profile.episodes.left_s * 1000,
     )
 
 
@@ -227,8 +231,8 @@ def _plan_timers(student: StudentState, ready: Plan) -> None:
 
 
 def _next_due(student: StudentState, ready: Plan) -> int:
-    due, left_at = min(student.dues), _left_at(student, ready)
-    return min(due, left_at)
+    due, left_ms = min(student.dues), _left_at(student, ready)
+    return due if due < left_ms else left_ms  # noqa: FURB136  called for every observation
 
 
 def _plan_timer(student: StudentState, listener: Listener) -> None:
@@ -347,7 +351,7 @@ def _subject(student: StudentState, family: SignalFamily, ready: Plan) -> Subjec
 def _left_at(student: StudentState, ready: Plan) -> int:
     if student.has_left or not student.watermark_ms:
         return NEVER
-    return student.watermark_ms + ready.profile.episodes.left_s * 1000
+    return student.watermark_ms + ready.left_ms
 
 
 def _leave(student: StudentState, at_ms: int, ready: Plan) -> list[Happening]:

@@ -48,7 +48,7 @@ class Finding(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_raised: bool = True
 
 
-class Episode(msgspec.Struct, frozen=True, array_like=True):
+class Episode(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A continuous stretch of one kind of struggle signal.
 
     `id` is made from student, app, family and onset: the same observations give the same episode.
@@ -81,7 +81,7 @@ class EpisodeChange(msgspec.Struct, frozen=True):
     episode: Episode
 
 
-class FamilyState(msgspec.Struct, frozen=True, array_like=True):
+class FamilyState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where one family of one pupil stands. Zero times mean "none"."""
 
     active: tuple[Signal, ...] = ()
@@ -199,7 +199,7 @@ def _opened(
     state: FamilyState, at_ms: int, policy: EpisodePolicy, subject: Subject
 ) -> tuple[FamilyState, Changes]:
     severity = severity_of(state.active, at_ms - state.onset_ms, policy.weights.of(subject.family))
-    headline = _headline(state.active)
+    told = headline(state.active)
     episode = Episode(
         id=episode_id(subject.student_id, subject.app_name, subject.family, state.onset_ms),
         student_id=subject.student_id,
@@ -209,10 +209,10 @@ def _opened(
         opened_ms=at_ms,
         severity=severity,
         revision=1,
-        reason=headline.reason,
+        reason=told.reason,
         findings=_findings(state.active, ()),
-        item=headline.item,
-        skill=headline.skill,
+        item=told.item,
+        skill=told.skill,
         strip=shown(subject.strip, at_ms),
         profile_version=subject.profile_version,
         changed_ms=at_ms,
@@ -228,7 +228,7 @@ def _judged(
     assert episode is not None, "only an open episode is judged"
     now = severity_of(state.active, at_ms - state.onset_ms, policy.weights.of(subject.family))
     severity = max(episode.severity, now, key=SEVERITY_RANK.__getitem__)
-    headline = _headline(state.active)
+    told = headline(state.active)
     findings = _findings(state.active, episode.findings)
     if severity == episode.severity and findings == episode.findings:
         return state, NO_CHANGES
@@ -236,10 +236,10 @@ def _judged(
         episode,
         severity=severity,
         revision=episode.revision + 1,
-        reason=headline.reason,
+        reason=told.reason,
         findings=findings,
-        item=headline.item,
-        skill=headline.skill,
+        item=told.item,
+        skill=told.skill,
         strip=shown(subject.strip, at_ms),
         changed_ms=at_ms,
     )
@@ -247,7 +247,7 @@ def _judged(
     return msgspec.structs.replace(state, episode=changed), (EpisodeChange(change, changed),)
 
 
-def _headline(active: tuple[Signal, ...]) -> Signal:
+def headline(active: tuple[Signal, ...]) -> Signal:
     """The signal whose words stand on the card: the strongest, of those the one that has held longest."""
     return min(active, key=lambda signal: (-signal.strength, signal.since_ms, signal.detector))
 

@@ -145,6 +145,12 @@ def with_detectors(profile: Profile, **changed: Mapping[str, object]) -> Profile
     return from_dict(raw)
 
 
+def only(name: str, *detectors: str) -> Profile:
+    """A profile of this name with these detectors and no others, otherwise the default."""
+    chosen = {detector.name: {"enabled": detector.name in detectors} for detector in DETECTORS}
+    return from_dict({"name": name, "detectors": chosen})
+
+
 def _detectors(value: object, errors: list[tuple[tuple[str, ...], str]]) -> tuple[Params, ...]:
     if not isinstance(value, Mapping):
         errors.append((("detectors",), "must be an object with a detector's name for each key"))
@@ -171,3 +177,7 @@ def _converted(
         )
         errors.append(((*loc, *inner), message))
         return None
+
+
+# The thresholds of the reference engine alone, for comparison: what it says is listed and interrupts nobody.
+REFERENCE = only("reference", "reference")

@@ -39,7 +39,7 @@ class SkillParams(Params, frozen=True, kw_only=True):
     forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
 
-class SkillState(msgspec.Struct, frozen=True, array_like=True):
+class SkillState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The skill a condition is raised about ("" where none is), since when, and on which answers."""
 
     skill: str = ""
@@ -80,6 +80,10 @@ class SkillDetector(Detector[SkillState, P], Generic[P]):
             ids=newest(state.ids if is_raised else (), observation.id),
         )
         return after, (self._signal(after, observation, found),)
+
+    def near_practice(self, standing: Standing, params: P) -> Evidence:
+        """How far the condition is from being raised about the skill of the latest answer."""
+        raise NotImplementedError
 
     def due_ms(self, state: SkillState, params: P) -> int | None:
         """When a raised condition is forgotten."""

@@ -22,7 +22,7 @@ class AskedForHelpParams(Params, frozen=True, kw_only=True):
     expire_s: Annotated[int, msgspec.Meta(ge=60, le=7200)] = 900
 
 
-class AskedForHelpState(msgspec.Struct, frozen=True, array_like=True):
+class AskedForHelpState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     since_ms: int = 0  # 0: no request is open
     last_ms: int = 0
     requests: int = 0

@@ -28,7 +28,7 @@ class AwayParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong_s must be greater than away_s")
 
 
-class AwayState(msgspec.Struct, frozen=True, array_like=True):
+class AwayState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     since_ms: int = 0  # when the focus was lost; 0: the app is in front
     blur_id: str = ""
     said_ms: int = 0  # when it was last signalled; 0: not raised
@@ -50,6 +50,10 @@ class Away(Detector[AwayState, AwayParams]):
         if not state.since_ms or not is_activity(observation):
             return state, NOTHING
         return AwayState(), (self.cleared(observation.at_ms),) if state.said_ms else NOTHING
+
+    def near(self, state: AwayState, now_ms: int, params: AwayParams) -> Evidence:
+        away_s = (now_ms - state.since_ms) // 1000 if state.since_ms else 0
+        return Evidence({"away_s": away_s}, {"away_s": params.away_s})
 
     def due_ms(self, state: AwayState, params: AwayParams) -> int | None:
         if not state.since_ms:

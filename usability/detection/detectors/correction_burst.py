@@ -42,7 +42,7 @@ class CorrectionBurstParams(Params, frozen=True, kw_only=True):
             raise ValueError("z_clear must be less than z")
 
 
-class CorrectionBurstState(msgspec.Struct, frozen=True, array_like=True):
+class CorrectionBurstState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bin_ms: int = 0  # start of the open bin; 0: no bin is open
     strokes: float = 0.0
     corrections: float = 0.0
@@ -90,6 +90,14 @@ class CorrectionBurst(Detector[CorrectionBurstState, CorrectionBurstParams]):
             ),
             signals,
         )
+
+    def near(self, state: CorrectionBurstState, now_ms: int, params: CorrectionBurstParams) -> Evidence:
+        numbers = {
+            "high_bins": state.high,
+            "usual_share": round(_share(state.mean), 4),
+            "bins_seen": state.seen,
+        }
+        return Evidence(numbers, {"bins": params.bins, "z": params.z, "warm_up": params.warm_up})
 
     def due_ms(self, state: CorrectionBurstState, params: CorrectionBurstParams) -> int | None:
         if state.bin_ms:

@@ -29,7 +29,7 @@ class DoingWellParams(Params, frozen=True, kw_only=True):
             raise ValueError("again_under < high <= window must hold")
 
 
-class DoingWellState(msgspec.Struct, frozen=True, array_like=True):
+class DoingWellState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answers: tuple[bool, ...] = ()
     is_told: bool = False
 

@@ -29,7 +29,7 @@ class ErrorStreakParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong must be greater than warn")
 
 
-class ErrorStreakState(msgspec.Struct, frozen=True, array_like=True):
+class ErrorStreakState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count: int = 0
     answers: int = 0
     hints: int = 0
@@ -69,6 +69,9 @@ class ErrorStreak(Detector[ErrorStreakState, ErrorStreakParams]):
             return grown, NOTHING
         raised = msgspec.structs.replace(grown, is_raised=True)
         return raised, (self._signal(raised, params),)
+
+    def near(self, state: ErrorStreakState, now_ms: int, params: ErrorStreakParams) -> Evidence:
+        return Evidence({"errors_in_a_row": state.count}, {"warn": params.warn})
 
     def due_ms(self, state: ErrorStreakState, params: ErrorStreakParams) -> int | None:
         return state.last_ms + params.forget_s * 1000 if state.count else None

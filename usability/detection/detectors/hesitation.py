@@ -42,7 +42,7 @@ class Pause(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str
 
 
-class HesitationState(msgspec.Struct, frozen=True, array_like=True):
+class HesitationState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pauses: tuple[Pause, ...] = ()
     last_ms: int = 0  # last activity
     is_open: bool = False  # an item is open and in front

@@ -29,7 +29,7 @@ class HintAvoidParams(Params, frozen=True, kw_only=True):
             raise ValueError("low must be less than window")
 
 
-class HintAvoidState(msgspec.Struct, frozen=True, array_like=True):
+class HintAvoidState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     has_hints: bool = False
     answers: tuple[bool, ...] = ()
     item: str = ""
@@ -82,6 +82,9 @@ class HintAvoid(Detector[HintAvoidState, HintAvoidParams]):
             is_raised=is_raised,
         )
         return after, (*signals, self._signal(after, observation, params)) if is_raised else signals
+
+    def near(self, state: HintAvoidState, now_ms: int, params: HintAvoidParams) -> Evidence:
+        return Evidence({"wrong": state.wrong, "has_hints": state.has_hints}, {"wrong": params.wrong})
 
     def due_ms(self, state: HintAvoidState, params: HintAvoidParams) -> int | None:
         return state.last_ms + params.forget_s * 1000 if state.is_raised else None

@@ -28,7 +28,7 @@ class HintRushParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong must be greater than hints")
 
 
-class HintRushState(msgspec.Struct, frozen=True, array_like=True):
+class HintRushState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count: int = 0
     since_ms: int = 0
     last_ms: int = 0
@@ -66,6 +66,9 @@ class HintRush(Detector[HintRushState, HintRushParams]):
             return after, NOTHING
         after = msgspec.structs.replace(after, is_raised=True)
         return after, (self._signal(after, observation, params),)
+
+    def near(self, state: HintRushState, now_ms: int, params: HintRushParams) -> Evidence:
+        return Evidence({"hints": state.count}, {"hints": params.hints})
 
     def due_ms(self, state: HintRushState, params: HintRushParams) -> int | None:
         return state.last_ms + params.forget_s * 1000 if state.is_raised else None

@@ -30,7 +30,7 @@ class IdleParams(Params, frozen=True, kw_only=True):
             raise ValueError("strong_s must be greater than warn_s")
 
 
-class IdleState(msgspec.Struct, frozen=True, array_like=True):
+class IdleState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     last_ms: int = 0
     last_id: str = ""
     item: str = ""
@@ -64,6 +64,10 @@ class Idle(Detector[IdleState, IdleParams]):
             is_after_wrong=kind == MetricType.ANSWER and not observation.correct,
         )
         return after, (self.cleared(observation.at_ms),) if state.said_ms else NOTHING
+
+    def near(self, state: IdleState, now_ms: int, params: IdleParams) -> Evidence:
+        idle_s = (now_ms - state.last_ms) // 1000 if state.is_open else 0
+        return Evidence({"idle_s": idle_s, "item_open": state.is_open}, {"warn_s": params.warn_s})
 
     def due_ms(self, state: IdleState, params: IdleParams) -> int | None:
         if not state.is_open:

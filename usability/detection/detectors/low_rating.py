@@ -22,7 +22,7 @@ class LowRatingParams(Params, frozen=True, kw_only=True):
     joined_s: Annotated[int, msgspec.Meta(ge=1, le=60)] = 10
 
 
-class LowRatingState(msgspec.Struct, frozen=True, array_like=True):
+class LowRatingState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at_ms: int = 0  # of the rating that is raised; 0: none is
 
 

@@ -35,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str
 
 
-class LowRecentSuccessState(msgspec.Struct, frozen=True, array_like=True):
+class LowRecentSuccessState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answers: tuple[Answer, ...] = ()
     skill: str = ""
     item: str = ""
@@ -71,6 +71,10 @@ class LowRecentSuccess(Detector[LowRecentSuccessState, LowRecentSuccessParams]):
         if is_raised:
             return after, (self._signal(after, right, params),)
         return after, (self.cleared(observation.at_ms),) if state.is_raised else NOTHING
+
+    def near(self, state: LowRecentSuccessState, now_ms: int, params: LowRecentSuccessParams) -> Evidence:
+        right = params.window - sum(not answer.correct for answer in state.answers)
+        return Evidence({"right": right, "answers": len(state.answers)}, {"low": params.low})
 
     def due_ms(self, state: LowRecentSuccessState, params: LowRecentSuccessParams) -> int | None:
         return state.answers[-1].at_ms + params.forget_s * 1000 if state.is_raised else None

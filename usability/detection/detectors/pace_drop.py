@@ -40,7 +40,7 @@ class PaceDropParams(Params, frozen=True, kw_only=True):
             raise ValueError("warm_up must not be greater than kept")
 
 
-class PaceDropState(msgspec.Struct, frozen=True, array_like=True):
+class PaceDropState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     clock: AnswerClock = AnswerClock()
     logs: tuple[float, ...] = ()  # logarithms of seconds, the latest last
     slow: int = 0
@@ -93,6 +93,10 @@ class PaceDrop(Detector[PaceDropState, PaceDropParams]):
         if state.is_raised and z >= params.z_clear:
             return after, NOTHING
         return self._ended(after, observation.at_ms)
+
+    def near(self, state: PaceDropState, now_ms: int, params: PaceDropParams) -> Evidence:
+        numbers: dict[str, float] = {"slow_answers": state.slow, "answers_seen": len(state.logs)}
+        return Evidence(numbers, {"times": params.times, "warm_up": params.warm_up})
 
     def due_ms(self, state: PaceDropState, params: PaceDropParams) -> int | None:
         return state.last_ms + params.forget_s * 1000 if state.is_raised else None

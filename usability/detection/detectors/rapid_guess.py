@@ -36,7 +36,7 @@ class Guess(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str
 
 
-class RapidGuessState(msgspec.Struct, frozen=True, array_like=True):
+class RapidGuessState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     clip: tuple[Guess, ...] = ()
     last_ms: int = 0
     since_ms: int = 0
@@ -77,6 +77,10 @@ class RapidGuess(Detector[RapidGuessState, RapidGuessParams]):
         if is_raised:
             return after, (self._signal(after, fast_wrong, observation, params),)
         return after, (self.cleared(observation.at_ms),) if state.is_raised else NOTHING
+
+    def near(self, state: RapidGuessState, now_ms: int, params: RapidGuessParams) -> Evidence:
+        fast_wrong = sum(guess.is_fast_wrong for guess in state.clip)
+        return Evidence({"fast_wrong": fast_wrong, "answers": len(state.clip)}, {"wrong": params.wrong})
 
     def due_ms(self, state: RapidGuessState, params: RapidGuessParams) -> int | None:
         return state.last_ms + params.forget_s * 1000 if state.is_raised else None

@@ -27,7 +27,7 @@ class RecoveredParams(Params, frozen=True, kw_only=True):
             raise ValueError("dip < high <= window must hold")
 
 
-class RecoveredState(msgspec.Struct, frozen=True, array_like=True):
+class RecoveredState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answers: tuple[bool, ...] = ()
     dip_ms: int = 0  # when the answers were last too often wrong; 0: they were not
 

@@ -40,7 +40,7 @@ class Second(msgspec.Struct, frozen=True, array_like=True, gc=False):
     hesitation_s: float = 0.0
 
 
-class ReferenceState(msgspec.Struct, frozen=True, array_like=True):
+class ReferenceState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seconds: tuple[Second, ...] = ()  # at most window_s of them
     first_ms: int = 0  # seconds are counted from here, so that a shift of all times changes nothing
     ids: tuple[str, ...] = ()

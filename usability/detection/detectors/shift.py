@@ -36,7 +36,7 @@ class ShiftParams(Params, frozen=True, kw_only=True):
     forget_s: Annotated[int, msgspec.Meta(ge=30, le=3600)] = 300
 
 
-class ShiftState(msgspec.Struct, frozen=True, array_like=True):
+class ShiftState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     clock: AnswerClock = AnswerClock()
     mean: float = 0.0
     variance: float = 0.0

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from usability.detection.practice import SPINNING_AFTER
-from usability.detection.signals import Strength
+from usability.detection.signals import Evidence, Strength
 from usability.detection.skill_detector import Finding, SkillDetector, SkillParams, Standing
 from usability.detection.words import say
 
@@ -53,6 +53,10 @@ class WheelSpinRisk(SkillDetector[WheelSpinRiskParams]):
             numbers={"tries": done.opportunities, "right": done.right, "score": round(score, 3)},
             thresholds={"score": params.score, "from_try": params.from_try},
         )
+
+    def near_practice(self, standing: Standing, params: WheelSpinRiskParams) -> Evidence:
+        numbers = {"tries": standing.done.opportunities, "score": round(standing.score(), 3)}
+        return Evidence(numbers, {"score": params.score, "from_try": params.from_try})
 
 
 DETECTOR = WheelSpinRisk()

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from usability.detection.practice import MASTERY_RUN
-from usability.detection.signals import Strength
+from usability.detection.signals import Evidence, Strength
 from usability.detection.skill_detector import Finding, SkillDetector, SkillParams, Standing
 from usability.detection.words import say
 
@@ -41,6 +41,11 @@ class WheelSpinning(SkillDetector[WheelSpinningParams]):
             numbers={"tries": done.opportunities, "right": done.right},
             thresholds={"opportunities": params.opportunities, "right_in_a_row": MASTERY_RUN},
         )
+
+    def near_practice(self, standing: Standing, params: WheelSpinningParams) -> Evidence:
+        done = standing.done
+        numbers: dict[str, float] = {"tries": done.opportunities, "is_mastered": done.is_mastered}
+        return Evidence(numbers, {"opportunities": params.opportunities})
 
 
 DETECTOR = WheelSpinning()
