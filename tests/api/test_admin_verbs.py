@@ -113,3 +113,24 @@ def test_leadership_goes_to_members_only(site, operator):
     answer = operator.post(reverse("admin:coordination_cluster_transfer"), {"node_id": "nobody"}, follow=True)
 
     assert "Leadership was not handed over" in answer.content.decode()
+
+
+def test_members_are_added_and_removed_with_a_reason_where_it_cannot_be(site, operator):
+    """The node of these tests runs alone: the page passes on what the leader says."""
+    page = reverse("admin:coordination_projectionstate_changelist")
+    assert "Add a member" in operator.get(page).content.decode()
+
+    for wish in ({"node_id": "no way", "address": "host:1"}, {"node_id": "n9", "address": "nowhere"}):
+        answer = operator.post(reverse("admin:coordination_cluster_add"), wish, follow=True)
+        assert "A member has an id" in answer.content.decode()
+    answer = operator.post(
+        reverse("admin:coordination_cluster_add"), {"node_id": "n9", "address": "127.0.0.1:9"}, follow=True
+    )
+    assert "CLUSTER_ENABLED is false" in answer.content.decode()
+
+    asked = operator.post(reverse("admin:coordination_cluster_remove"), {"node_id": "n0"}).content.decode()
+    assert "Remove n0?" in asked
+    answer = operator.post(
+        reverse("admin:coordination_cluster_remove"), {"node_id": "n0", "confirmed": "1"}, follow=True
+    )
+    assert "the only voting member" in answer.content.decode()

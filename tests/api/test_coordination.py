@@ -609,6 +609,19 @@ def test_the_cluster_is_described(site):
         assert isinstance(answer[field], int)
 
 
+def test_a_change_of_members_is_refused_with_its_reason(site):
+    wish = {"id": "n9", "address": "127.0.0.1:9"}
+
+    alone = is_problem(site.admin("POST", "cluster/members", wish), 409, "conflict")
+    assert "CLUSTER_ENABLED is false" in alone["detail"]
+    is_problem(
+        site.admin("POST", "cluster/members", {"id": "n9", "address": "nowhere"}), 400, "validation-error"
+    )
+    is_problem(site.admin("DELETE", "cluster/members/nobody"), 404, "not-found")
+    last = is_problem(site.admin("DELETE", "cluster/members/n0"), 409, "conflict")
+    assert "only voting member" in last["detail"]
+
+
 def test_events_come_in_order_and_none_is_missed(site, name):
     start = site.agent("GET", "events?limit=1&consistency=linearizable").index
     session_name = name("s")
