@@ -163,10 +163,15 @@ TIMESCALE_POLICIES = (
 )
 
 
-def store_statements(*, timescale: bool, licence: str = "timescale") -> list[str]:
+def store_statements(*, timescale: bool) -> list[str]:
     """The statements that make the store, in order."""
     statements = [CREATE_PLAIN, *TIMESCALE_STATEMENTS] if timescale else [CREATE_NATIVE]
-    statements += [CREATE_STUDENT_INDEX, CREATE_RECEIPT_INDEX]
-    if timescale and licence == "timescale":
-        statements += TIMESCALE_POLICIES
-    return statements
+    return [*statements, CREATE_STUDENT_INDEX, CREATE_RECEIPT_INDEX]
+
+
+def policy_statements(licence: str | None) -> tuple[str, ...]:
+    """The statements that compress and drop old days by themselves; none without the community licence.
+
+    `licence` is the setting `timescaledb.license`, which is known once the extension has been created.
+    """
+    return TIMESCALE_POLICIES if licence == "timescale" else ()

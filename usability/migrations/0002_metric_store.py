@@ -19,18 +19,12 @@ def create_store(apps, schema_editor):
     db = schema_editor.connection
     timescale = partitions.is_timescale_ready(db)
     with db.cursor() as cursor:
-        for statement in partitions.store_statements(
-            timescale=timescale, licence=_licence(cursor, timescale)
-        ):
+        for statement in partitions.store_statements(timescale=timescale):
+            cursor.execute(statement)
+        cursor.execute("SELECT current_setting('timescaledb.license', true)")
+        for statement in partitions.policy_statements(cursor.fetchone()[0]):
             cursor.execute(statement)
     partitions.ensure_partitions(dt.datetime.now(tz=dt.UTC).date(), db=db)
-
-
-def _licence(cursor, timescale):
-    if not timescale:
-        return ""
-    cursor.execute("SELECT current_setting('timescaledb.license', true)")
-    return cursor.fetchone()[0] or "apache"
 
 
 def drop_store(apps, schema_editor):
