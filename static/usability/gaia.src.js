@@ -129,11 +129,13 @@
     try {
       for (const key of Object.keys(localStorage).filter((one) => one.startsWith("gaia|"))) {
         const text = localStorage.getItem(key);
-        const batch = JSON.parse(text);
-        if (!(Math.abs(now() - batch.at) < KEPT_MS)) localStorage.removeItem(key);
+        let batch = {};
+        try { batch = { ...JSON.parse(text) }; } catch { /* damaged: without a time it goes */ }
+        const isWhole = batch.id && (Array.isArray(batch.rows) || batch.rating);
+        if (!isWhole || !(Math.abs(now() - batch.at) < KEPT_MS)) localStorage.removeItem(key);
         else if (key.startsWith(run.prefix)) queue.push({ ...batch, chars: text.length });
       }
-    } catch { /* no storage here, or somebody else's */ }
+    } catch { /* no storage here */ }
     queue.sort((one, other) => one.at - other.at);
   }
 
