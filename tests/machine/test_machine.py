@@ -260,6 +260,18 @@ def test_pieces_of_a_snapshot_are_of_its_moment_whatever_changes_meanwhile():
     assert not wishes.machine.state.captures
 
 
+def test_a_lock_that_changes_meanwhile_is_in_the_snapshot_as_it_was():
+    wishes = Wishes()
+    wishes.ask(LockAcquire(lock_key="k", owner_id="me", ttl_ms=1_000))
+    whole = wishes.machine.snapshot()
+    capture = wishes.machine.capture()
+
+    wishes.ask(LockAcquire(lock_key="k", owner_id="me", ttl_ms=9_000))
+
+    assert b"".join(capture) == whole
+    assert wishes.machine.snapshot() != whole
+
+
 def test_a_snapshot_that_is_given_up_is_forgotten():
     wishes = Wishes()
     capture = wishes.machine.capture()
