@@ -5,8 +5,8 @@ sd but at most 2, mean and sd the pupil's own, exponentially weighted (`weight` 
 answers and held still while S > 0. Raised at S >= `h` (8) where S has grown by at least `k` (0.5) an answer, cleared
 under `h` / 2, and after `forget_s` (300 s) without an answer. S is kept at most 2 `h`, so that a pupil who is back at
 the usual pace clears it soon. pace_drop sees two very slow answers; this sees many that are somewhat slow.
-Off, because the time an answer takes depends on the item as much as on the pupil: in the calm simulated class it
-still raised 2 to 3 times a class-hour (bench/detection.py), which is half of what a teacher can take from all rules.
+Off, because the time an answer takes depends on the item as much as on the pupil: in two calm simulated lessons it
+was above information three times and twice, about half of what a teacher should get from all rules together.
 Source: Page 1954; k = 0.5 sd answers a shift by 1 sd soonest (Montgomery, Statistical Quality Control, who takes
 h = 5 where mean and sd are known; here they are estimated, hence more).
 """
