@@ -9,11 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 from usability.xapi.actors import identifiers_of
 from usability.xapi.statement import CONTEXT_ACTIVITIES
+
+KEYS_REMEMBERED = 20_000
 
 
 class Role(StrEnum):
@@ -27,8 +30,9 @@ class Role(StrEnum):
     REGISTRATION = "registration"
 
 
+@lru_cache(maxsize=KEYS_REMEMBERED)
 def key(role: Role, text: str) -> uuid.UUID:
-    """The key of that name in that role."""
+    """The key of that name in that role. A class names the same few all the time, so they are remembered."""
     return uuid.UUID(bytes=blake2b(f"{role}\0{text}".encode(), digest_size=16).digest())
 
 
