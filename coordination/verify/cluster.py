@@ -381,6 +381,11 @@ class ThrowAway:
             and all(status["revision"] for status in seen.values())
         )
 
+    def is_whole(self) -> bool:
+        """Whether every node counts in majorities: none is still waiting to be admitted."""
+        roles = [status["role"] for status in self.statuses().values()]
+        return len(roles) == self.settings.nodes and set(roles) <= {"leader", "follower"}
+
     def leader(self) -> int | None:
         """The number of the node that leads in the newest term."""
         leading = {

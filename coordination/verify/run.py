@@ -196,6 +196,9 @@ async def _settle(system: ThrowAway) -> list[str]:
             part.start()
     try:
         await system.until(system.is_ready, HEAL_TIMEOUT_S, "a healed system")
+        await system.until(
+            system.is_whole, HEAL_TIMEOUT_S, "a cluster whose nodes all count in its majorities"
+        )
     except NotStarted as trouble:
         return [str(trouble)]
     return []
