@@ -453,6 +453,9 @@ KINDS = st.sampled_from(
         ("completion", 1.0),
         ("mouse_movement", 0.0),
         ("navigation", 1.0),
+        ("rage_click", 2.0),
+        ("dead_click", 1.0),
+        ("rating", 1.0),
     ]
 )
 

@@ -11,7 +11,9 @@ from usability.detection.detector import Detector, Params
 from usability.detection.kinds import ALERT_SEVERITY, AlertSeverity, MetricType, Severity, SignalFamily
 from usability.detection.observations import Observation
 from usability.detection.policy import Weights
+from usability.detection.practice import NO_NORMS, NO_PRACTICE
 from usability.detection.registry import DETECTORS
+from usability.detection.skill_detector import SkillDetector, SkillParams, Standing
 
 SOURCES = sorted(Path(usability.detection.__file__).parent.rglob("*.py"))
 IMPURE = {
@@ -104,3 +106,41 @@ def test_a_detector_without_timers_never_becomes_due():
     assert silent.new_session(4) == 0
     with pytest.raises(NotImplementedError):
         silent.advance(0, observation, Params())
+
+
+def test_a_detector_of_practice_must_say_what_it_finds():
+    class Silent(SkillDetector[SkillParams]):
+        Params = SkillParams
+
+    standing = Standing("s", NO_PRACTICE, NO_NORMS)
+
+    with pytest.raises(NotImplementedError):
+        Silent().found(standing, SkillParams(), is_raised=False)
+    with pytest.raises(NotImplementedError):
+        Silent().near_practice(standing, SkillParams())
+
+
+def test_the_list_of_signals_is_complete():
+    assert {detector.name for detector in DETECTORS} == {
+        "asked_for_help",
+        "away",
+        "correction_burst",
+        "dead_click",
+        "doing_well",
+        "error_click",
+        "error_streak",
+        "hesitation",
+        "hint_avoid",
+        "hint_rush",
+        "idle",
+        "low_rating",
+        "low_recent_success",
+        "pace_drop",
+        "rage_click",
+        "rapid_guess",
+        "recovered",
+        "reference",
+        "shift",
+        "wheel_spin_risk",
+        "wheel_spinning",
+    }
