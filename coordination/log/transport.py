@@ -440,6 +440,11 @@ class PeerLinks:
         self._links.discard(link)
         self._selector.unregister(link.socket)
         link.socket.close()
+        if link.session is None and link.handshake.peer and not link.dialled:
+            # One with another secret finds out first, by our proof, and leaves: it must be seen here as well.
+            self._note(
+                "unproved", link.handshake.peer, f"it left without proving that it holds the secret: {reason}"
+            )
         if self._current.get(link.peer) is link:
             del self._current[link.peer]
             log.info(

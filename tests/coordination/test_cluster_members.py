@@ -1,6 +1,7 @@
 """Members that come and go while three real nodes run, by the command and by the services."""
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from io import StringIO
 
@@ -155,3 +156,29 @@ def test_members_are_shown_at_the_address_they_advertise(cluster):
     shown = {member["id"]: member["address"] for member in said("members")}
 
     assert shown == {node.node_id: node.raft for node in cluster.nodes}
+
+
+def test_a_node_with_another_secret_is_refused_logged_and_counted_for_prometheus(cluster):
+    stranger = newcomer(cluster, "a-stranger")
+    cluster.nodes.remove(stranger)
+    stranger.stop()
+    stranger.environment["CLUSTER_SECRET"] = "another-secret-of-forty-characters-length"
+    stranger.start()
+    leader = cluster.leader()
+    try:
+        eventually(lambda: 'kind="wrong_secret"' in _metrics(stranger), 30, what="its own counter")
+        eventually(
+            lambda: any('kind="unproved"' in _metrics(node) for node in cluster.nodes), 30, what="the counter"
+        )
+        assert any("peer_refused" in node.log for node in cluster.nodes)
+        assert cluster.leader() is leader
+    finally:
+        stranger.kill()
+
+
+def _metrics(node: NodeProcess) -> str:
+    try:
+        with urllib.request.urlopen(f"{node.url}/metrics", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+    except OSError:  # it is being started
+        return ""
