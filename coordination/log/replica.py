@@ -66,6 +66,8 @@ class Replica(Standing, Replication, Reads, Compaction, Room):
         conf = raft_conf(settings, self.journal, self._on_state_changed)
         super().__init__(Node(settings.node_id), [], conf, nodeClass=Node, transport=self._outbox)
         self._SyncObj__needLoadDumpFile = False
+        # A late answer to what this member forwarded before a restart must not be taken for another command's.
+        self._SyncObj__commandsLocalCounter = int(core.monotonicTime() * 1_000_000)
         self._poller = _NoPoller()
         self._compacted_at = core.monotonicTime()
         self._handlers: dict[type, Callable[[Node, int, Any], None]] = {

@@ -17,7 +17,7 @@ from tests.log.mutations import MUTATIONS
 from tests.log.world import Call, PowerLost, World, out_of_order
 
 FRESH_SEEDS = 300
-SEEDS_THAT_FAILED = (14, 18, 317, 409, 573, 1155, 2244, 2380, 62073810205)
+SEEDS_THAT_FAILED = (14, 18, 317, 409, 573, 1155, 2244, 2380, 62073810205, 868415101045)
 CHUNK = 20
 SEEDS_OF_MUTATIONS = 40
 
