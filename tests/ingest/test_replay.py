@@ -231,14 +231,24 @@ def expected_wheel_spinning(path: Path, students: int) -> set[tuple[str, str]]:
 
 
 def spinning_found(student_ids: list[str]) -> set[tuple[str, str]]:
+    from usability.detection.practice import NO_NORMS, NO_PRACTICE
     from usability.detection.registry import BY_NAME
+    from usability.detection.skill_detector import Standing
 
     detector, found = BY_NAME["wheel_spinning"], set()
-    params, states = detector.Params(), {}
+    params, states, days = detector.Params(), {}, {}
     for observation in observations(student_ids):
-        state = states.get(observation.student_id) or detector.start()
-        states[observation.student_id], signals = detector.advance(state, observation, params)
-        found |= {(observation.student_id, signal.skill) for signal in signals if signal.raised}
+        student, skill = observation.student_id, observation.skill
+        days[student] = days.get(student, NO_PRACTICE).after(
+            skill, correct=bool(observation.correct), norms=NO_NORMS
+        )
+        states[student], signals = detector.advance_practice(
+            states.get(student) or detector.start(),
+            observation,
+            params,
+            Standing(skill, days[student], NO_NORMS),
+        )
+        found |= {(student, signal.skill) for signal in signals if signal.raised}
     return found
 
 
