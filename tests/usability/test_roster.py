@@ -271,6 +271,12 @@ def test_a_dry_run_tells_the_same_as_the_import_after_it(run: Any) -> None:
     assert {name: dry[name] for name in told} == {name: real[name] for name in told}
 
 
+def named(row: tuple[str, ...]) -> tuple[str, ...]:
+    """A row to nowhere has an id of its own: an orphan leaves the place that the database has by that id."""
+    key, room, user, role, end = row
+    return (f"x{key}" if room == "c9" or user == "u9" else key, room, user, role, end)
+
+
 @settings(
     max_examples=25,
     deadline=None,
@@ -298,7 +304,7 @@ def test_after_any_rosters_the_last_one_again_changes_nothing_and_the_classes_ar
 ) -> None:
     header = "sourcedId,classSourcedId,userSourcedId,role,endDate\n"
     for rows in rosters:
-        raw = zipped(BULK | {"enrollments": header + "".join(",".join(row) + "\n" for row in rows)})
+        raw = zipped(BULK | {"enrollments": header + "".join(",".join(named(row)) + "\n" for row in rows)})
         run(raw)
     before = everything()
 
