@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_a_hypertable_is_made_by_the_same_migration_where_timescaledb_is_ready()
 
     assert statements[0].startswith("CREATE TABLE usability_metrics")
     assert "PARTITION BY" not in statements[0]
-    assert 'PRIMARY KEY ("timestamp", id)' in statements[0]
+    assert 'PRIMARY KEY (student_id, "timestamp", id)' in statements[0]
     assert statements[1] == "CREATE EXTENSION IF NOT EXISTS timescaledb"
     assert "by_range('timestamp', INTERVAL '1 day')" in statements[2]
 
@@ -147,7 +148,7 @@ def test_a_hypertable_keeps_its_key_its_day_chunks_and_its_policies(hypertable: 
     chunks = "SELECT range_end - range_start FROM timescaledb_information.chunks WHERE hypertable_name = %s"
     jobs = "SELECT proc_name, config ->> 'drop_after', config ->> 'compress_after' FROM"
     jobs += " timescaledb_information.jobs WHERE hypertable_name = %s ORDER BY proc_name"
-    assert asked(key, partitions.TABLE) == [('PRIMARY KEY ("timestamp", id)',)]
+    assert asked(key, partitions.TABLE) == [('PRIMARY KEY (student_id, "timestamp", id)',)]
     assert asked(chunks, partitions.TABLE) == [(dt.timedelta(days=1),)] * 2
     assert [(drop, compress) for _, drop, compress in asked(jobs, partitions.TABLE)] == [
         (None, f"{partitions.COMPRESS_AFTER_DAYS} days"),
@@ -172,6 +173,33 @@ def test_a_compressed_day_still_answers_takes_late_rows_and_forgets_a_learner(hy
     found = UsabilityMetric.objects.for_student("ada", "maths", long_ago - dt.timedelta(hours=1))
     assert len(found) == 51
     assert not UsabilityMetric.objects.filter(student_id="ben").exists()
+
+
+def test_a_store_with_two_btrees_becomes_one_with_one_and_keeps_its_rows(native_days: None) -> None:
+    """Begins with the native store as it was made before."""
+    asked_for = (
+        f'ALTER TABLE {partitions.TABLE} DROP CONSTRAINT {partitions.TABLE}_pkey, ADD PRIMARY KEY ("timestamp", id)',
+        f'CREATE INDEX metric_of_student ON {partitions.TABLE} (student_id, "timestamp")',
+        "DROP INDEX metric_by_time",
+    )
+    with connection.cursor() as cursor:
+        for statement in asked_for:
+            cursor.execute(statement)
+    kept = stored()
+    migration = importlib.import_module("usability.migrations.0010_one_btree")
+
+    for _ in range(2):
+        with connection.schema_editor() as editor:
+            migration.replace_key(None, editor)
+
+    indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = %s ORDER BY indexdef"
+    methods = [definition.partition(" USING ")[2] for (definition,) in asked(indexes, partitions.TABLE)]
+    assert methods == [
+        "brin (received_at) WITH (pages_per_range='32')",
+        "brin (\"timestamp\") WITH (pages_per_range='32')",
+        'btree (student_id, "timestamp", id)',
+    ]
+    assert UsabilityMetric.objects.with_id(kept.id) == kept
 
 
 # ---------------------------------------------------------------- the table
@@ -204,7 +232,9 @@ def test_questions_about_a_learner_use_the_learners_index(days: None) -> None:
     stored()
     plan = plan_of(UsabilityMetric.objects.for_student("ada", "maths", since))
 
-    assert "student_id_timestamp" in plan or "metric_of_student" in plan  # a partition's, a chunk's name
+    assert (
+        "usability_metrics_pkey" in plan or "_pkey on usability_metrics_2" in plan
+    )  # a chunk's, a partition's name
     assert plan.count("usability_metrics_2") <= 2 * 9  # today and the days to come: the past is not asked
 
 

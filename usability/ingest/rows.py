@@ -16,15 +16,12 @@ import msgspec
 from django.db import connection
 
 from usability.ingest.stream import StreamRow
-from usability.querysets import TIMESTAMP_AFTER_RECEIPT, TIMESTAMP_BEFORE_RECEIPT, moment_of
+from usability.querysets import CLOCKS_APART, TIMESTAMP_AFTER_RECEIPT, TIMESTAMP_BEFORE_RECEIPT, moment_of
 
 # Longer than any commit may take (usability.ingest.buffer, WAIT_TIMEOUT_S).
 SETTLE = dt.timedelta(seconds=15)
 
 PAGE_ROWS = 5_000
-
-# An id carries the receipt, but a row stored by other hands may have got its id a little apart from it.
-_CLOCKS_APART = dt.timedelta(seconds=30)
 
 _COLUMNS = (
     "id, classroom_id, student_id, app_name, metric_type, metric_value,"
@@ -127,7 +124,7 @@ def rows_with_ids(ids: Collection[uuid.UUID], *, at_oldest: dt.datetime) -> list
             cursor.execute(
                 f"SELECT {_COLUMNS} FROM usability_metrics WHERE received_at >= %s AND received_at <= %s"  # noqa: S608 - constants alone
                 ' AND "timestamp" >= %s AND id = ANY(%s) ORDER BY received_at, id',
-                [received[0] - _CLOCKS_APART, received[1] + _CLOCKS_APART, at_oldest, page],
+                [received[0] - CLOCKS_APART, received[1] + CLOCKS_APART, at_oldest, page],
             )
             rows += map(_stream_row, cursor.fetchall())
     return rows
