@@ -17,6 +17,7 @@ from usability.api.fields import IdField, NoteField, WholeNumberField, described
 from usability.api.rows import RatingPage, RatingSerializer
 from usability.models import SatisfactionRating
 from usability.selectors import RatingsSummary
+from usability.xapi.receiving import handing_over
 
 TAG = "ratings"
 ORDERINGS = ("-created_at", "rating")
@@ -82,7 +83,9 @@ class Ratings(UsabilityEndpoint):
         self.only()
         given = self.body(NewRatingSerializer)
         check_own(self.caller, app_name=given["app_name"], student_id=given["student_id"])
-        return Response(RatingSerializer(services.record_rating(**given)).data, status=201)
+        committed = handing_over(request._request)  # noqa: SLF001  DRF has no other name for it
+        kept = services.record_rating(**given, committed=committed)
+        return Response(RatingSerializer(kept).data, status=201)
 
 
 def check_own(caller: Principal, *, app_name: str, student_id: str) -> None:

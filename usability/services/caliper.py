@@ -60,7 +60,7 @@ def record_envelope(
         )
         if not is_known:
             for rating in ratings:
-                _keep_rating(rating, received_at)
+                _keep_rating(rating, received_at, committed)
     if not is_known:
         left_out = Counter(one.reason for one in rejected)
         health.count(decoded, left_out, app_name=app_name, received_at=received_at)
@@ -92,11 +92,14 @@ def _of_event(rejection: Rejection, index: int) -> Rejection:
     )
 
 
-def _keep_rating(rating: Rating, now: dt.datetime) -> None:
+def _keep_rating(
+    rating: Rating, now: dt.datetime, committed: Callable[[Sequence[Row], int], None] | None
+) -> None:
     record_rating(
         student_id=rating.student_id,
         app_name=rating.app_name,
         session_id=rating.session_id,
         rating=rating.rating,
         now=now,
+        committed=committed,
     )
