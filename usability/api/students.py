@@ -6,11 +6,15 @@ import datetime as dt
 from dataclasses import replace
 from typing import Any
 
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from gaia_site.pagination import page
+from gaia_site.problems import invalid
 from gaia_site.schema import LIST_PARAMETERS, describes, page_of
 from usability import access, selectors
 from usability.api.endpoint import (
@@ -24,6 +28,7 @@ from usability.api.endpoint import (
 )
 from usability.api.fields import described
 from usability.api.rows import FrustrationEventSerializer, MetricSerializer, RatingPage, RatingSerializer
+from usability.selectors.explain import StudentWhy
 from usability.selectors.shapes import Bucket, StudentPage
 
 TAG = "students"
@@ -32,6 +37,7 @@ RATINGS_SPAN = dt.timedelta(days=365)
 
 BucketSerializer = described(Bucket)
 TimelineSerializer = described(StudentPage, name="Timeline")
+ExplainedSerializer = described(StudentWhy, name="Explained")
 
 
 class StudentFrustrationSerializer(serializers.Serializer):
@@ -196,3 +202,36 @@ class StudentTimeline(StudentEndpoint):
             return found
         pseudonym = dict.fromkeys(("name", "short_name"), found.pupil.student_id)
         return replace(found, pupil=replace(found.pupil, seat="", **pseudonym))
+
+
+class StudentExplain(StudentEndpoint):
+    """Why a learner was, or was not, on the teacher's screen at a moment."""
+
+    scopes = {"GET": ("teacher", "admin")}
+
+    @describes(
+        tag=TAG,
+        summary="Why a learner was, or was not, alerted about",
+        about="The class's stored metrics of the two hours up to `at` are judged once more, and stored alerts go before "
+        "what that comes to. By class, each explanation has a `status`: `interrupted`; `listed` (`held_back` says by "
+        "what: info, budget, quiet_hours, snoozed, paused, class_card, comparison); `held` and `cooldown` (until "
+        "`until`); `closing`; `below` (`numbers` against `thresholds`); `gone`; `unknown` (nothing stored). `not_known` "
+        "names what of that moment is not stored: `pauses` of the class, the `profile` where it has been changed since "
+        "(today's is used), `earlier_rows` where there were too many.",
+        answers={200: ExplainedSerializer},
+        parameters=[
+            OpenApiParameter("at", OpenApiTypes.DATETIME, description="The moment; now where left out."),
+            APP_NAME,
+        ],
+        errors=(404, 503),
+        operation_id="explain_student",
+    )
+    def get(self, request: Request, student_id: str) -> Response:
+        """The answer by class."""
+        self.only("at", "app_name")
+        now = timezone.now()
+        at, app_name = self.moment("at") or now, self.text("app_name")
+        if at > now:
+            raise invalid(("query", "at"), "Must not be after now.")
+        self.student(student_id, "view_explanation")
+        return Response(selectors.student_why(student_id, who=self.caller, at=at, app_name=app_name, now=now))

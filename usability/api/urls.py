@@ -25,6 +25,7 @@ urlpatterns = [
     address("usability/students/<path:student_id>/frustration", students.StudentFrustration),
     address("usability/students/<path:student_id>/ratings", students.StudentRatings),
     address("usability/students/<path:student_id>/timeline", students.StudentTimeline),
+    address("usability/students/<path:student_id>/explain", students.StudentExplain),
     address("usability/classrooms", classrooms.Classrooms),
     address("usability/classrooms/<uuid:classroom_id>/metrics", classrooms.ClassroomMetricsView),
     address("usability/classrooms/<uuid:classroom_id>/live", classrooms.ClassroomLive),

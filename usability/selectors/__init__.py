@@ -5,6 +5,7 @@
 
 from usability.selectors.apps import RatingsSummary, app_health, health_of_apps, ratings_summary, refusals
 from usability.selectors.classrooms import classroom_metrics, snapshots, struggling
+from usability.selectors.explain import student_why
 from usability.selectors.live import classrooms_of, live_class
 from usability.selectors.settings import BudgetPreview, budget_preview, class_settings
 from usability.selectors.signals import alerts_after, cursor_of, help_request_state, live_signal
@@ -33,5 +34,6 @@ __all__ = [
     "struggling",
     "student_buckets",
     "student_page",
+    "student_why",
     "trends",
 ]
