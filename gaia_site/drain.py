@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DRAIN_MOST_S = 10.0
 POLL_S = 0.05
+PROBE = "/readyz"
+"""Who asks it several times a second is told what is missing; the log need not say it too."""
 
 log = structlog.get_logger("gaia.web")
 
@@ -43,7 +45,7 @@ class Drain:
         """Pass on one connection."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
-        elif self._is_draining and scope["path"] == "/readyz":
+        elif self._is_draining and scope["path"] == PROBE:
             await _say_draining(send)
         else:
             await self._counted(scope, receive, send)
@@ -67,7 +69,7 @@ class Drain:
             took_s = time.perf_counter() - began
             REQUESTS.labels(scope["method"], str(status)).inc()
             REQUEST_SECONDS.labels(scope["method"]).observe(took_s)
-            if status >= 500:
+            if status >= 500 and scope["path"] != PROBE:
                 log.warning("request_failed", method=scope["method"], path=scope["path"], status=status)
 
     def end_on_signals(self) -> None:

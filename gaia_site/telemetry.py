@@ -56,12 +56,14 @@ class WithoutAddress(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Every line passes, some of them changed."""
+        """Every line passes, some of them changed; but for "not ready", which the one who asks is told."""
         if record.name.startswith("django.security"):
             # The message and the end of the traceback both quote what was refused.
             record.msg, record.args, record.exc_info = record.name.rpartition(".")[2], (), None
         elif record.name == "django.request":
             match = getattr(getattr(record, "request", None), "resolver_match", None)
+            if match and match.route.startswith("^readyz"):
+                return False
             said = record.args[0] if isinstance(record.args, tuple) and record.args else "request"
             record.msg, record.args = "%s: %s", (said, match.route if match else "no such address")
         record.__dict__.pop("request", None)
