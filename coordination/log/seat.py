@@ -71,8 +71,8 @@ class Outgoing:
 class Joiner:
     """A directory that has forgotten, or never knew, its promises. `asked_round` is the first round sent after it came.
 
-    Once every other member has answered such a round in this term, nothing that the old directory helped to decide
-    can be ahead of us; `barrier` is then what the new one must hold before it counts again.
+    Once every other voter that has forgotten nothing has answered such a round in this term, nothing that the old
+    directory helped to decide can be ahead of us; `barrier` is then what the new one must hold before it counts again.
     """
 
     instance: str

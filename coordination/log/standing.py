@@ -135,12 +135,26 @@ class Standing(Seat):
             return
         if self._members_at(self._commit).index == 0:
             return
-        # While a change is under way, a majority of either membership may have been promised something.
-        voters = self._members_at(self._commit).voters | self.members.voters
-        others = [other for other in self._nodes.values() if other.id in voters and other != node]
-        is_confirmed = all(self._reign.acked_round.get(other, 0) >= joiner.asked_round for other in others)
-        if not is_confirmed or self._commit < self._noop:
+        if not self._is_confirmed(node) or self._commit < self._noop:
             return
         joiner.barrier = joiner.barrier or self._commit
         if self._reign.progress.get(node, 0) >= joiner.barrier:
             self._outbox.send(node, wire.Admission(self.raftCurrentTerm, instance, joiner.barrier))
+
+    def _is_confirmed(self, joining: Node) -> bool:
+        """Whether nothing that this joiner has forgotten can elect anybody or be ahead of us any more.
+
+        Voters that have forgotten too are left out: they can confirm nothing, and would wait for one another. All the
+        others have answered, in our term, a round sent after the last of them came. A leader of a later term would
+        have needed the vote of one of these, as those left out are no majority; and whoever asked those for a vote
+        before they forgot, and was not elected by then, is either at our term or has itself forgotten.
+        """
+        # While a change is under way, a majority of either membership may have been promised something.
+        memberships = [self._members_at(self._commit).voters, self.members.voters]
+        joiners = self._reign.joiners
+        voters = {node for node in self._nodes.values() if any(node.id in held for held in memberships)}
+        forgetful = {node for node in voters if node in joiners} | {joining}
+        if any(2 * sum(node.id in held for node in forgetful) > len(held) for held in memberships):
+            return False
+        asked_round = max(joiners[node].asked_round for node in forgetful)
+        return all(self._reign.acked_round.get(node, 0) >= asked_round for node in voters - forgetful)

@@ -354,6 +354,87 @@ def wiped_member_votes(world: World) -> None:
     world.run(3.0)
 
 
+def two_wiped_at_once(world: World) -> None:
+    """Five members, of which two have forgotten: neither may wait until the other has confirmed anything."""
+    begin(world)
+    elect(world, "n1")
+    propose(world, "n1", 10)
+    world.until(lambda: len(world.acked) == 10)
+    for name in ("n4", "n5"):
+        world.wipe(name)
+    for name in ("n4", "n5"):
+        world.start(name)
+    world.until(lambda: world.is_whole("n4") and world.is_whole("n5"))
+    world.kill("n2")
+    world.kill("n3", power=True)
+    propose(world, "n1", 5)
+    world.until(lambda: len(world.acked) == 15)  # with the two
+    world.restart("n2")
+    world.restart("n3")
+
+
+def wiped_majority(world: World) -> None:
+    """Five members. Three that decided something without the leader have forgotten it: they are not taken for new
+    ones, and what was acknowledged is there again with their directories.
+    """
+    begin(world)
+    elect(world, "n1")
+    lost = ("n3", "n4", "n5")
+    for name in lost:
+        world.cut(name, "n1", "n2")
+    elect(world, "n3")
+    propose(world, "n3", 5)
+    world.until(lambda: len(world.acked) == 5)
+    directories = {name: dict(world.members[name].disk.files) for name in lost}
+    for name in lost:
+        world.wipe(name)
+        world.start(name)
+        world.heal(name, "n1", "n2")
+    propose(world, "n1", 5)
+    world.run(5.0)
+    assert not any(map(world.is_whole, lost)), "those that lost what was acknowledged were admitted"
+    for name in lost:
+        world.kill(name)
+        world.members[name].disk.files = directories[name]
+        world.start(name)
+
+
+def elected_and_wiped(world: World) -> None:
+    """Five members. One is elected with a vote that is forgotten meanwhile, and then forgets it as well. Who has
+    confirmed the old leader before that has confirmed nothing: its vote is in the new term.
+    """
+    begin(world)
+    elect(world, "n1")
+    world.cut("n4", "n1", "n2", "n3")
+    world.cut("n5", "n1", "n2", "n3")
+    world.run(0.2)
+    hold(world, *world.names)
+    campaign(world, "n4")  # the next term, with its own vote and n5's
+    world.run(0.2)
+    world.wipe("n5")
+    world.cut("n5", "n4")
+    world.heal("n5", "n1")
+    world.start("n5")
+    world.until(lambda: world.members["n5"].live.role == JOINING)
+    world.run(0.2)  # n2 and n3 confirm n1
+    world.cut("n2", "n1", "n3")
+    world.heal("n4", "n2")  # n2's is the third vote
+    world.until(world.members["n4"].live._isLeader)
+    world.run(0.2)
+    world.wipe("n4")
+    world.heal("n4", "n1")
+    world.start("n4")
+    world.run(2.0)
+    assert not world.is_whole("n5"), "its vote in the newer term is forgotten, and counts there"
+    hold(world, *world.names)
+    campaign(world, "n1")
+    world.run(1.0)
+    world.heal("n2", "n1", "n3")
+    world.heal("n4", "n2", "n3", "n5")
+    world.heal("n5", "n2", "n3")
+    stand(world, "n1", "n2", "n3")
+
+
 def deposed_leader_reads(world: World) -> None:
     """A leader that others have replaced must not answer reads from what it still believes."""
     begin(world)
@@ -620,6 +701,9 @@ DIRECTED: dict[str, tuple[Callable[[World], None], int]] = {
     "power_lost_after_answer": (power_lost_after_answer, 3),
     "leader_counts_itself": (leader_counts_itself, 3),
     "wiped_member_votes": (wiped_member_votes, 3),
+    "two_wiped_at_once": (two_wiped_at_once, 5),
+    "wiped_majority": (wiped_majority, 5),
+    "elected_and_wiped": (elected_and_wiped, 5),
     "deposed_leader_reads": (deposed_leader_reads, 3),
     "replaced_entry": (replaced_entry, 5),
     "member_added_during_partition": (member_added_during_partition, 3),

@@ -84,7 +84,7 @@ def fault(world: World, kind: str) -> None:
         world.members[name].disk.crash_in = rng.randint(1, 8)
     elif kind == "transfer" and world.leader():
         transfer(world, name)
-    elif kind == "wipe" and rng.random() < 0.5 and may_wipe(world):
+    elif kind == "wipe" and rng.random() < 0.5 and may_wipe(world, name):
         world.wipe(name)
         world.at(world.now + rng.uniform(0.1, 1.0), lambda: world.restart(name))
 
@@ -100,8 +100,14 @@ def is_calm(world: World) -> bool:
     )
 
 
-def may_wipe(world: World) -> bool:
-    return is_calm(world) and len(world.seated().voters) > 2
+def may_wipe(world: World, name: str) -> bool:
+    """Directories of fewer than a majority of the voters may be gone at once, while no change is under way."""
+    leader = world.leader()
+    if leader is None:
+        return False
+    replica, voters = world.members[leader].live, world.seated().voters
+    gone = {voter for voter in voters if not world.is_whole(voter)} | ({name} & voters)
+    return replica.members.index <= replica.raftCommitIndex and len(gone) <= (len(voters) - 1) // 2
 
 
 def change(world: World, kind: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from pysyncobj.node import Node
 
 from coordination.log import identity, journal, reads, wire
 from coordination.log.journal import CHECKED, OVERHEAD_BYTES, PREFIX, Journal, Record
@@ -186,6 +187,33 @@ def admit_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "_find_standing", found)
 
 
+def admit_a_majority(patch: pytest.MonkeyPatch) -> None:
+    """Those that have forgotten are left out, however many they are."""
+    is_confirmed = Replica._is_confirmed
+
+    def confirmed(self: Replica, joining: Node) -> bool:
+        joiners = self._reign.joiners
+        asked = max(joiner.asked_round for joiner in joiners.values())
+        rest = self._others - joiners.keys()
+        return is_confirmed(self, joining) or all(self._reign.acked_round.get(o, 0) >= asked for o in rest)
+
+    patch.setattr(Replica, "_is_confirmed", confirmed)
+
+
+def confirm_for_one(patch: pytest.MonkeyPatch) -> None:
+    """Whoever has confirmed the leader after this joiner came need not do it again after those left out came."""
+
+    def confirmed(self: Replica, joining: Node) -> bool:
+        joiners = self._reign.joiners
+        rest = self._others - joiners.keys()
+        is_minority = 2 * len(joiners.keys() & self._others) <= len(self._voters) + 1
+        return is_minority and all(
+            self._reign.acked_round.get(o, 0) >= joiners[joining].asked_round for o in rest
+        )
+
+    patch.setattr(Replica, "_is_confirmed", confirmed)
+
+
 def apply_twice(patch: pytest.MonkeyPatch) -> None:
     apply = Replica._SyncObj__doApplyCommand
 
@@ -320,6 +348,8 @@ MUTATIONS: dict[str, Mutation] = {
         vote_without_log_check,
         count_the_wiped,
         admit_at_once,
+        admit_a_majority,
+        confirm_for_one,
         apply_twice,
         read_without_round,
         call_discarded_applied,

@@ -36,6 +36,8 @@ CAUGHT_BY_HISTORY = {
     "vote_without_log_check": "compaction_window",
     "count_the_wiped": "wiped_member_votes",
     "admit_at_once": "wiped_member_votes",
+    "admit_a_majority": "wiped_majority",
+    "confirm_for_one": "elected_and_wiped",
     "apply_twice": "chunk_commits",
     "read_without_round": "deposed_leader_reads",
     "call_discarded_applied": "replaced_entry",
