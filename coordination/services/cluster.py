@@ -1,12 +1,14 @@
 """The cluster: what its nodes believe, and the little an operator may change."""
 
+import ipaddress
+import re
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coordination.errors import NotAvailable
+from coordination.errors import InvalidError, NotAvailable
 from coordination.log.client import node_client
 from coordination.selectors import projected_revision
 
@@ -101,11 +103,33 @@ def transfer_leadership(node_id: str) -> str:
 def add_member(node_id: str, address: str) -> ClusterStatus:
     """Take a member in, as a learner that becomes a voter by itself; the cluster with it.
 
-    Raises RejectedError (it is a member at another address, or the address is another member's), NotAvailable,
-    OutcomeUnknown.
+    Raises InvalidError (an id or an address that can be none), RejectedError (it is a member at another address, or
+    the address is another member's), NotAvailable, OutcomeUnknown.
     """
+    _check_seat(node_id, address)
     node_client().add_member(node_id, address)
     return _status_where(lambda members: node_id in members)
+
+
+def _check_seat(node_id: str, address: str) -> None:
+    """Refuses what no node could be called or listen at: the log would keep it, and every member would dial it."""
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", node_id) is None:
+        raise InvalidError("id", "must be 1 to 64 of A-Z a-z 0-9 . _ -")
+    host, _, port = address.rpartition(":")
+    if not (_is_host(host) and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536):
+        raise InvalidError("address", "must be HOST:PORT")
+
+
+def _is_host(host: str) -> bool:
+    """A name of labels that a resolver takes (RFC 1123), an IPv4 address, or an IPv6 address in brackets."""
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return bool(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            return False
+    return (
+        len(host) <= 253 and re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", host) is not None
+    )
 
 
 def remove_member(node_id: str) -> ClusterStatus:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
+
+from coordination import services
+from coordination.errors import InvalidError
+
 PENDING = "pending"
 
 
@@ -614,12 +619,39 @@ def test_a_change_of_members_is_refused_with_its_reason(site):
 
     alone = is_problem(site.admin("POST", "cluster/members", wish), 409, "conflict")
     assert "CLUSTER_ENABLED is false" in alone["detail"]
-    is_problem(
-        site.admin("POST", "cluster/members", {"id": "n9", "address": "nowhere"}), 400, "validation-error"
-    )
     is_problem(site.admin("DELETE", "cluster/members/nobody"), 404, "not-found")
     last = is_problem(site.admin("DELETE", "cluster/members/n0"), 409, "conflict")
     assert "only voting member" in last["detail"]
+
+
+@pytest.mark.parametrize(
+    ("node_id", "address", "field"),
+    [
+        ("n9", "nowhere", "address"),
+        ("n9", "a..b:7400", "address"),
+        ("n9", "x" * 64 + ".example:7400", "address"),
+        ("n9", "127.0.0.1:0", "address"),
+        ("n9", "127.0.0.1:65536", "address"),
+        ("n9", "[::1:7400", "address"),
+        ("n9", "[::x]:7400", "address"),
+        ("n9", ":7400", "address"),
+        ("two words", "127.0.0.1:9", "id"),
+        ("n" * 65, "127.0.0.1:9", "id"),
+    ],
+)
+def test_what_no_member_could_be_called_or_listen_at_never_reaches_the_log(site, node_id, address, field):
+    answer = site.admin("POST", "cluster/members", {"id": node_id, "address": address})
+
+    assert is_problem(answer, 400, "validation-error")["errors"][0]["loc"] == ["body", field]
+    with pytest.raises(InvalidError, match=rf"^{field}: must be"):
+        services.add_member(node_id, address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:7400", "gaia-2.example.:1", "node_2:65535", "[::1]:7400"])
+def test_a_name_and_both_kinds_of_address_can_be_a_members(site, address):
+    answer = site.admin("POST", "cluster/members", {"id": "n9", "address": address})
+
+    assert "CLUSTER_ENABLED is false" in is_problem(answer, 409, "conflict")["detail"]
 
 
 def test_events_come_in_order_and_none_is_missed(site, name):
