@@ -299,14 +299,20 @@ def decode(body: bytes, decoder: msgspec.json.Decoder) -> Any:
 
 _PATH_END = re.compile(r"^(?P<msg>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _PATH_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
+_FIELD = re.compile(r"^Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
+_FIELD_MSG = {"missing required": "This field is required.", "contains unknown": "Unknown field."}
 
 
 def _located(text: str) -> FieldError:
-    """The "… - at `$.completions[3].id`" as a place in the body."""
+    """The "… - at `$.completions[3].id`" as a place in the body; a field that is missing or unknown is the place."""
     match = _PATH_END.match(text)
     path = (match and match["path"]) or ""
     loc = tuple(int(index) if index else name for name, index in _PATH_PART.findall(path) if index or name)
-    return FieldError(("body", *loc), (match["msg"] if match else text) + ".")
+    msg = match["msg"] if match else text
+    field = _FIELD.match(msg)
+    if field is not None:
+        return FieldError(("body", *loc, field["name"]), _FIELD_MSG[field["what"]])
+    return FieldError(("body", *loc), msg + ".")
 
 
 def _bounded(receive: Receive) -> Receive:

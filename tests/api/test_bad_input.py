@@ -152,6 +152,16 @@ WRONG_HOT = [
         ["progress", 0, "task_id"],
     ),
     ("heartbeats", {"heartbeats": 7}, ["heartbeats"]),
+    ("heartbeats", {}, ["heartbeats"]),
+    ("tasks/claim", {"session_name": "s"}, ["lease_token"]),
+    ("tasks/claim", {"session_name": "s", "lease_token": 1, "max_tasks": 1}, ["max_tasks"]),
+    (f"tasks/{NOBODY}/complete", {}, ["claim_token"]),
+    (
+        "sessions/s/heartbeat",
+        {"lease_token": 1, "progress": [{"task_id": NOBODY}]},
+        ["progress", 0, "claim_token"],
+    ),
+    ("locks/k/acquire", {"owner_id": "o"}, ["ttl_s"]),
 ]
 
 
