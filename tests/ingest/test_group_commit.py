@@ -119,7 +119,7 @@ async def test_a_full_buffer_refuses_with_503_and_loses_nothing(
     ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sent(ingest, metric())
-    monkeypatch.setattr(buffer, "WAITING_BYTES_LIMIT", 4_000)
+    monkeypatch.setattr(buffer, "WAITING_BYTES_LIMIT", 40_000)
     with locked_table():
         tasks = []
         for _ in range(30):

@@ -10,7 +10,6 @@ import os
 import struct
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -18,14 +17,15 @@ from usability.ingest.decode import Metric
 from usability.stream_partition import partition_of
 
 COPY_STATEMENT = (
-    'COPY usability_metrics (id, "timestamp", received_at, metric_value, classroom_id, student_id, app_name,'
-    " metric_type, session_id, metadata) FROM STDIN (FORMAT binary)"
+    'COPY usability_metrics (received_at, id, "timestamp", metric_value, metric_type, classroom_id, student_id,'
+    " app_name, session_id, metadata) FROM STDIN (FORMAT binary)"
 )
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 COPY_TRAILER = struct.pack(">h", -1)
 
-# The number of fields, then four of fixed length: id, timestamp, received_at, metric_value.
-_FIXED = struct.Struct(">hi16siqiqid")
+# The number of fields and the receipt, the same in all rows of a request; then id, timestamp, metric_value.
+_BEGIN = struct.Struct(">hiq")
+_FIXED = struct.Struct(">14si16siqid")
 _LENGTH = struct.Struct(">i")
 _NULL = _LENGTH.pack(-1)
 _FIELDS = 10
@@ -46,9 +46,8 @@ class Row(msgspec.Struct, gc=False):
     entry: tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Who:
-    """What rows of one learner in one app have in common."""
+class _Sitting(msgspec.Struct, gc=False):
+    """What rows of one learner in one app and sitting have in common; `fields` from classroom to session."""
 
     fields: bytes
     partition: int
@@ -75,31 +74,33 @@ class Encoder:
 
     def __init__(self, classroom_of: Callable[[str, str], uuid.UUID | None]) -> None:
         self._classroom_of = classroom_of
-        self._texts: dict[str | None, bytes] = {None: _NULL}
-        self._whos: dict[tuple[str, str], _Who] = {}
+        self._texts: dict[str, bytes] = {}
+        self._sittings: dict[tuple[str, str, str | None], _Sitting] = {}
 
     def forget(self) -> None:
         """Ask for every classroom anew."""
-        self._whos = {}
+        self._sittings = {}
 
     def rows(self, metrics: list[Metric], at_us: list[int], ids: range, received_us: int) -> list[Row]:
         """The rows of one request, in its order."""
         if len(self._texts) > _MEMORY_LIMIT:
-            self._texts = {None: _NULL}
-        texts, whos, pack, length = self._texts, self._whos, _FIXED.pack, _LENGTH.pack
-        received_pg = received_us - _PG_EPOCH_US
+            self._texts = {}
+        if len(self._sittings) > _MEMORY_LIMIT:
+            self._sittings = {}
+        texts, sittings, pack, length = self._texts, self._sittings, _FIXED.pack, _LENGTH.pack
+        begin = _BEGIN.pack(_FIELDS, 8, received_us - _PG_EPOCH_US)
         rows: list[Row] = []
         for metric, at, number in zip(metrics, at_us, ids, strict=True):
-            student_id, app_name = metric.student_id, metric.app_name
-            metric_type, value = metric.metric_type, metric.metric_value
-            session_id, metadata = metric.session_id, metric.metadata
-            who = whos.get((student_id, app_name)) or self._who(student_id, app_name)
+            student_id, app_name, session_id = metric.student_id, metric.app_name, metric.session_id
+            metric_type, value, metadata = metric.metric_type, metric.metric_value, metric.metadata
+            sitting = sittings.get((student_id, app_name, session_id)) or self._sitting(
+                student_id, app_name, session_id
+            )
             metric_id = number.to_bytes(16)
             wire = (
-                pack(_FIELDS, 16, metric_id, 8, at - _PG_EPOCH_US, 8, received_pg, 8, value)
-                + who.fields
+                pack(begin, 16, metric_id, 8, at - _PG_EPOCH_US, 8, value)
                 + (texts.get(metric_type) or self._text(metric_type))
-                + (texts.get(session_id) or self._text(session_id))
+                + sitting.fields
             )
             if metadata is None:
                 wire += _NULL
@@ -108,7 +109,7 @@ class Encoder:
                 wire += length(len(document) + 1) + _JSONB_VERSION + document
             entry = (
                 metric_id,
-                who.classroom,
+                sitting.classroom,
                 student_id,
                 app_name,
                 metric_type,
@@ -117,17 +118,20 @@ class Encoder:
                 session_id,
                 metadata,
             )
-            rows.append(Row(student_id, who.partition, wire, entry))
+            rows.append(Row(student_id, sitting.partition, wire, entry))
         return rows
 
-    def _text(self, text: str | None) -> bytes:
+    def _text(self, text: str) -> bytes:
         raw = text.encode()
         return self._texts.setdefault(text, _LENGTH.pack(len(raw)) + raw)
 
-    def _who(self, student_id: str, app_name: str) -> _Who:
+    def _sitting(self, student_id: str, app_name: str, session_id: str | None) -> _Sitting:
         classroom_id = self._classroom_of(student_id, app_name)
         classroom = None if classroom_id is None else classroom_id.bytes
         placed = _NULL if classroom is None else _LENGTH.pack(16) + classroom
-        fields = placed + self._text(student_id) + self._text(app_name)
+        session = _NULL if session_id is None else self._text(session_id)
+        fields = placed + self._text(student_id) + self._text(app_name) + session
         partition = partition_of(classroom_id=str(classroom_id or ""), student_id=student_id)
-        return self._whos.setdefault((student_id, app_name), _Who(fields, partition, classroom))
+        return self._sittings.setdefault(
+            (student_id, app_name, session_id), _Sitting(fields, partition, classroom)
+        )

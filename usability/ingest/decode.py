@@ -418,14 +418,29 @@ def _judge(batch: _Batch, received_at: dt.datetime, rules: Rules) -> Decoded:
     at: list[int] = []
     rejected = batch.rejected
     late = 0
-    is_plain = _plain_test(rules)
+    seen = _seen_by(rules)
+    sittings, details = seen.sittings, seen.details
     for index, metric in zip(batch.indexes, batch.metrics, strict=True):
         moment = metric.timestamp
         if moment is None:
             at_us = _moment_by_age_us(metric, received_us)
         else:
             at_us = round(moment.timestamp() * 1e6) + skew_us
-        if oldest_us <= at_us <= newest_us and (is_plain(metric) or _wrong_field(metric, rules) is None):
+        kind, value, metadata = metric.metric_type, metric.metric_value, metric.metadata
+        # Most metrics have nothing but ids that were found right before. The others are looked at closely.
+        if oldest_us <= at_us <= newest_us and (
+            (
+                (metric.student_id, metric.app_name, metric.session_id) in sittings
+                and kind in METRIC_TYPES
+                and 0 <= value <= NUMBER_LIMIT
+                and (kind != "answer" or value in RIGHT_OR_WRONG)
+                and (
+                    metadata is None
+                    or (metadata.item, metadata.skill, metadata.element, metadata.sdk) in details
+                )
+            )
+            or seen.is_right(metric, rules)
+        ):
             kept.append(metric)
             at.append(at_us)
             if at_us < late_us:
@@ -439,35 +454,41 @@ def _judge(batch: _Batch, received_at: dt.datetime, rules: Rules) -> Decoded:
     return Decoded(kept, at, rejected, batch.batch_id, late)
 
 
-def _plain_test(rules: Rules) -> Callable[[Metric], bool]:
-    """A quick test that most metrics pass: all their ids were seen before. The others are looked at closely."""
-    students = _known.setdefault(STUDENT_ID_LIMIT, set())
-    sessions = _known.setdefault(SESSION_ID_LIMIT, set())
-    bound_app, bound_student = rules.app_name, rules.student_id
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What metrics that were found right had in common with the next ones: who in which app and sitting, and the
+    texts of the metadata. Each set is emptied when it is full.
+    """
 
-    def is_plain(metric: Metric) -> bool:
-        metadata = metric.metadata
-        return (
-            metric.student_id in students
-            and metric.app_name in students
-            and (not bound_app or metric.app_name == bound_app)
-            and (not bound_student or metric.student_id == bound_student)
-            and metric.metric_type in METRIC_TYPES
-            and 0 <= metric.metric_value <= NUMBER_LIMIT
-            and (metric.metric_type != "answer" or metric.metric_value in RIGHT_OR_WRONG)
-            and (metric.session_id is None or metric.session_id in sessions)
-            and (
-                metadata is None
-                or (
-                    (metadata.item is UNSET or metadata.item in sessions)
-                    and (metadata.skill is UNSET or metadata.skill in sessions)
-                    and metadata.element is UNSET
-                    and metadata.sdk is UNSET
-                )
-            )
-        )
+    sittings: set[tuple[str, str, str | None]] = field(default_factory=set)
+    details: set[tuple[str | UnsetType, ...]] = field(default_factory=set)
 
-    return is_plain
+    def is_right(self, metric: Metric, rules: Rules) -> bool:
+        """Whether a metric obeys all rules but those of time; what it had is remembered."""
+        if _wrong_field(metric, rules) is not None:
+            return False
+        for memory in (self.sittings, self.details):
+            if len(memory) >= _KNOWN_LIMIT:
+                memory.clear()
+        self.sittings.add((metric.student_id, metric.app_name, metric.session_id))
+        if (metadata := metric.metadata) is not None:
+            self.details.add((metadata.item, metadata.skill, metadata.element, metadata.sdk))
+        return True
+
+
+# By the app a caller is bound to: what one may send says nothing about what another may. There are few apps, but
+# nobody promises it.
+_APPS_SEEN_LIMIT = 100
+_seen: dict[str, _Seen] = {}
+
+
+def _seen_by(rules: Rules) -> _Seen:
+    """The memory for callers of that app; one that is bound to a learner sends little, and gets an empty one."""
+    if rules.student_id:
+        return _Seen()
+    if rules.app_name not in _seen and len(_seen) >= _APPS_SEEN_LIMIT:
+        _seen.clear()
+    return _seen.setdefault(rules.app_name, _Seen())
 
 
 def _microseconds(moment: dt.datetime) -> int:

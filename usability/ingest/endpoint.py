@@ -37,6 +37,8 @@ from usability.models import HelpRequest, IngestBatch
 JSON_TYPES = frozenset({"", "application/json", "text/plain"})
 LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 SDK_LABEL_LIMIT = 40
+# Longer than a batch may wait for its commit: before that, the roster may have to be asked.
+TAKE_TIMEOUT_S = 15.0
 
 # Reasons that say nothing about the app's health, only about who called.
 _FOREIGN = frozenset({"foreign_app", "foreign_student"})
@@ -65,7 +67,14 @@ class Ingest:
         await self._streamer.close()
 
     async def take(self, request: HotRequest) -> HotResponse:
-        """202 once the batch is durable; 200 where it was only to be judged."""
+        """202 once the batch is durable; 200 where it was only to be judged; in bounded time, or a 503."""
+        try:
+            async with asyncio.timeout(TAKE_TIMEOUT_S):
+                return await self._take(request)
+        except TimeoutError as error:
+            raise _not_now() from error
+
+    async def _take(self, request: HotRequest) -> HotResponse:
         received_at = dt.datetime.now(tz=dt.UTC)
         decoded = await self._decoded(request, received_at)
         if request.query.get("validate_only") in ("1", "true"):
@@ -156,9 +165,7 @@ class Ingest:
                 "overloaded", "More metrics wait to be stored than may wait; send again."
             ) from error
         except Unavailable as error:
-            raise Problem(
-                "overloaded", "The metrics could not be stored now; send again.", retry_after_s=2
-            ) from error
+            raise _not_now() from error
         except Mismatch as error:
             raise _mismatch() from error
         except Refused as error:
@@ -224,6 +231,10 @@ def _noted(call: Call) -> bool | None:
     if bytes(known)[:-1] != call.body_digest:
         raise _mismatch()
     return bool(bytes(known)[-1])
+
+
+def _not_now() -> Problem:
+    return Problem("overloaded", "The metrics could not be stored now; send again.", retry_after_s=2)
 
 
 def _mismatch() -> Problem:
