@@ -8,6 +8,7 @@ known stands: nobody can revoke a key then either.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -37,6 +38,7 @@ TOKEN_MARK = "gaiat"  # noqa: S105  how a token begins
 CACHE_S = 0.8
 CACHE_SIZE = 10_000
 STALE_LIMIT_S = 600.0
+READ_TIMEOUT_S = 2.0
 USED_RESOLUTION_S = 60
 TOKEN_TTL_LIMIT_S = 86_400
 
@@ -161,8 +163,17 @@ async def principal_of_async(secret: str) -> Principal:
     prefix = _prefix(secret)
     known = _fresh(prefix)
     if known is None:
-        known = _remember(prefix, await in_database(_stale_if_unreachable, prefix))
+        known = _remember(prefix, await _read_in_time(prefix))
     return _judge(secret, known)
+
+
+async def _read_in_time(prefix: str) -> _Known:
+    """As :func:`_stale_if_unreachable`; a database that does not answer is as good as one that is away."""
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            return await in_database(_stale_if_unreachable, prefix)
+    except TimeoutError as error:
+        return _stale(prefix, error)
 
 
 def _prefix(secret: str) -> str:
@@ -191,10 +202,14 @@ def _stale_if_unreachable(prefix: str) -> _Known:
     try:
         return _read(prefix)
     except DatabaseError as error:
-        known = _cache.get(prefix)
-        if known is None or time.monotonic() - known.read_at_s > STALE_LIMIT_S:
-            raise Problem("overloaded", "Keys cannot be checked: the database is not available.") from error
-        return known
+        return _stale(prefix, error)
+
+
+def _stale(prefix: str, error: Exception) -> _Known:
+    known = _cache.get(prefix)
+    if known is None or time.monotonic() - known.read_at_s > STALE_LIMIT_S:
+        raise Problem("overloaded", "Keys cannot be checked: the database is not available.") from error
+    return known
 
 
 def _read(prefix: str) -> _Known:
