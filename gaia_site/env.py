@@ -249,6 +249,9 @@ class Environment:
         "GAIA_DATA_DIR", Kind(Path, "a folder"), ".gaia", "Where `up` keeps all data of the embedded system."
     )
     nodes: int = _variable("NODES", _whole_number(1, 7), "1", "How many Raft nodes `up` runs.")
+    web_processes: int = _variable(
+        "WEB_PROCESSES", _whole_number(1, 4), "1", "How many web processes `up` runs at the one port."
+    )
     demo: Demo = _variable("DEMO", _one_of(Demo), "1", "Demonstration data and load, data alone, or neither.")
     postgres_version: int = _variable(
         "PG", Kind({"16": 16, "18": 18}.__getitem__, "16 or 18"), "18", "Which embedded PostgreSQL is run."

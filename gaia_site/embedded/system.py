@@ -107,7 +107,8 @@ class System:
         )
         for node in self._nodes:
             self._supervisor.start(self._node(node))
-        self._supervisor.start(self._web())
+        for number in range(1, self._settings.web_processes + 1):
+            self._supervisor.start(self._web(number))
         self._supervisor.start(
             self._command("worker", "worker", self._child_environment("worker"), "usability_worker")
         )
@@ -190,7 +191,7 @@ class System:
             "DJANGO_SETTINGS_MODULE": "gaia_site.settings",
             "GAIA_DATA_DIR": str(self._data.path),
             "DATABASE_URL": self._addresses.database_url,
-            "DATABASE_POOL_MAX": os.environ.get("DATABASE_POOL_MAX") or POOLS[role],
+            "DATABASE_POOL_MAX": os.environ.get("DATABASE_POOL_MAX") or self._pool_of(role),
             "REDIS_URL": self._addresses.redis_url,
             "SECRET_KEY": self._settings.secret_key or own.secret_key,
             "CLUSTER_SECRET": self._settings.cluster_secret or own.cluster_secret,
@@ -199,6 +200,11 @@ class System:
             "LOG_FORMAT": os.environ.get("LOG_FORMAT") or "console",
             "PORT": str(self._settings.port),
         }
+
+    def _pool_of(self, role: str) -> str:
+        """Several web processes share what one has."""
+        most = int(POOLS[role])
+        return str(max(4, most // self._settings.web_processes) if role == "web" else most)
 
     def _command(self, name: str, role: str, environment: dict[str, str], *arguments: str) -> Part:
         command = (sys.executable, str(self._folder / "manage.py"), *arguments)
@@ -220,12 +226,13 @@ class System:
         )
         return replace(part, address=node.raft)
 
-    def _web(self) -> Part:
+    def _web(self, number: int) -> Part:
+        """One web process; all of them take their connections from the one socket."""
         assert self._listener is not None
         listening_at = str(self._listener.fileno())
         command = (sys.executable, str(self._folder / "manage.py"), "web", "--fd", listening_at)
         return Part(
-            "web",
+            "web" if number == 1 else f"web{number}",
             "web",
             command,
             self._child_environment("web"),
