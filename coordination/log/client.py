@@ -3,7 +3,7 @@
 `NodeClient` is for threads (views, services, management commands), `AsyncNodeClient` for the event loop of
 a hot route; it folds commands that arrive together into one post. Both repeat a request at the next node
 with the same request ids, so a command is never applied twice; what has no request id and may have been
-applied ends as OutcomeUnknown.
+applied ends as OutcomeUnknown. A node that is silent for a moment is looked at, and left if it hangs.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import urllib3
 from coordination.errors import NotAvailable, NotFound, OutcomeUnknown, RejectedError
 from coordination.log import protocol
 from coordination.log.contract import CONFLICT, MISSING
-from coordination.log.links import CONNECT_TIMEOUT_S, Links
+from coordination.log.links import CONNECT_TIMEOUT_S, LOOK_PATH, LOOK_TIMEOUT_S, SILENT_S, Links
 from coordination.machine.commands import AnyCommand, SessionHeartbeat, Tick
 from coordination.machine.outcomes import Accepted, Rejected
 
@@ -38,6 +38,10 @@ _REPEATABLE_WITHOUT_ID = (SessionHeartbeat,)
 """Applied twice these come to the same: a heartbeat renews a lease from the moment it is applied."""
 
 Outcomes = list[Accepted | Rejected]
+
+
+class _Silent(OutcomeUnknown):
+    """The connection stands and nothing comes."""
 
 
 class _Nodes:
@@ -83,14 +87,21 @@ class NodeClient:
         if not commands:
             return []
         body = protocol.encode(protocol.Submit(list(commands), round(wait_s * 1000)))
+        may_repeat = _may_repeat(commands)
         answer = self._ask(
-            "POST", "/commands", body, wait_s=wait_s, deadline_s=deadline_s, may_repeat=_may_repeat(commands)
+            "POST",
+            "/commands",
+            body,
+            wait_s=wait_s,
+            deadline_s=deadline_s,
+            may_repeat=may_repeat,
+            may_leave=may_repeat,
         )
         return protocol.decode_submitted(answer).outcomes
 
     def status(self) -> dict[str, Any]:
         """What the node that answers believes: `MemberStatus` and the machine's and projection's revision."""
-        return protocol.decode_plain(self._ask("GET", "/status"))
+        return protocol.decode_plain(self._ask("GET", "/status", may_leave=True))
 
     def status_of_each(self, timeout_s: float = 1.0) -> dict[str, dict[str, Any] | None]:
         """The status of every known node by its address; None for one that does not answer."""
@@ -104,7 +115,8 @@ class NodeClient:
 
     def read_index(self, deadline_s: float = DEADLINE_S) -> int:
         """The revision that covers every write acknowledged before this call (linearizable)."""
-        return protocol.decode_read_index(self._ask("GET", "/read-index", deadline_s=deadline_s)).revision
+        answer = self._ask("GET", "/read-index", deadline_s=deadline_s, may_leave=True)
+        return protocol.decode_read_index(answer).revision
 
     def explain(self, task_id: str) -> dict[str, Any] | None:
         """Why a task is or is not assigned; None where the machine does not hold it."""
@@ -187,6 +199,7 @@ class NodeClient:
         deadline_s: float = DEADLINE_S,
         attempt_s: float = ATTEMPT_TIMEOUT_S,
         may_repeat: bool = True,
+        may_leave: bool = False,
         none_at_404: bool = False,
     ) -> bytes:
         ends_s = time.monotonic() + deadline_s + wait_s
@@ -197,7 +210,8 @@ class NodeClient:
             if left_s <= 0:
                 break
             try:
-                answer = self._ask_one(
+                ask = self._ask_or_leave if may_leave else self._ask_one
+                answer = ask(
                     url, method, path, body, min(left_s, attempt_s + wait_s), none_at_404=none_at_404
                 )
             except NotAvailable as failure:
@@ -214,6 +228,32 @@ class NodeClient:
         failure_kind = OutcomeUnknown if was_unknown else NotAvailable
         raise failure_kind("; ".join(reasons) or "no answer in time")
 
+    def _ask_or_leave(
+        self, url: str, method: str, path: str, body: bytes, timeout_s: float, *, none_at_404: bool = False
+    ) -> bytes:
+        """What the node answers; raises as soon as it is known to hang. One that is only slow is asked a second time,
+        which is as safe as asking another. A long poll would lose its turn by that: so its node is looked at before.
+        """
+        if timeout_s > ATTEMPT_TIMEOUT_S:
+            if not self._is_there(url):
+                raise NotAvailable("it hangs, and was not asked")
+        elif timeout_s > SILENT_S:
+            try:
+                return self._ask_one(url, method, path, body, SILENT_S, none_at_404=none_at_404)
+            except _Silent:
+                if not self._is_there(url):
+                    raise
+                timeout_s -= SILENT_S
+        return self._ask_one(url, method, path, body, timeout_s, none_at_404=none_at_404)
+
+    def _is_there(self, url: str) -> bool:
+        """Whether the node answers anything at all."""
+        try:
+            self._pool.request("GET", url + LOOK_PATH, timeout=urllib3.Timeout(LOOK_TIMEOUT_S))
+        except urllib3.exceptions.HTTPError:
+            return False
+        return True
+
     def _ask_one(
         self, url: str, method: str, path: str, body: bytes, timeout_s: float, *, none_at_404: bool = False
     ) -> bytes:
@@ -225,6 +265,8 @@ class NodeClient:
             )
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise NotAvailable(f"cannot connect ({type(error).__name__})") from error
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise _Silent("no answer (ReadTimeoutError)") from error
         except urllib3.exceptions.HTTPError as error:
             raise OutcomeUnknown(f"no answer ({type(error).__name__})") from error
         if none_at_404 and response.status == 404:
@@ -384,7 +426,9 @@ class AsyncNodeClient:
             if left_s <= 0:
                 break
             try:
-                answer = await self._ask_one(url, method, path, body, min(left_s, ATTEMPT_TIMEOUT_S + wait_s))
+                answer = await self._ask_one(
+                    url, method, path, body, min(left_s, ATTEMPT_TIMEOUT_S + wait_s), may_leave=may_repeat
+                )
             except NotAvailable as failure:
                 reasons.append(f"{url}: {failure.detail}")
             except OutcomeUnknown as failure:
@@ -399,9 +443,13 @@ class AsyncNodeClient:
         failure_kind = OutcomeUnknown if was_unknown else NotAvailable
         raise failure_kind("; ".join(reasons) or "no answer in time")
 
-    async def _ask_one(self, url: str, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
+    async def _ask_one(
+        self, url: str, method: str, path: str, body: bytes, timeout_s: float, *, may_leave: bool
+    ) -> bytes:
         signature = protocol.sign(self._key, method, path, body, time.time_ns() // 1_000_000)
-        return _checked(*await self._links.ask(url, method, path, signature, body, timeout_s))
+        return _checked(
+            *await self._links.ask(url, method, path, signature, body, timeout_s, may_leave=may_leave)
+        )
 
 
 _guard = threading.Lock()

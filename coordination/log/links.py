@@ -19,6 +19,13 @@ KEPT_S = 60.0
 """Shorter than a node keeps an idle connection (75 s)."""
 CONNECT_TIMEOUT_S = 1.0
 
+SILENT_S = 0.3
+"""After so long without an answer a node is looked at, if what it was asked may be asked of another."""
+LOOK_TIMEOUT_S = 0.5
+LOOK_EVERY_S = 0.5
+LOOK_PATH = "/healthz"
+"""Answered by the node's event loop alone: whoever is silent here hangs, or cannot be reached."""
+
 Answer = tuple[int, bytes]
 """Status and body."""
 
@@ -29,26 +36,67 @@ class Links:
     def __init__(self) -> None:
         self._idle: dict[str, deque[_Link]] = {}
         self._open: set[_Link] = set()
+        self._silent: dict[str, set[_Link]] = {}
+        self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def ask(
-        self, url: str, method: str, path: str, authorization: str, body: bytes, timeout_s: float
+        self,
+        url: str,
+        method: str,
+        path: str,
+        authorization: str,
+        body: bytes,
+        timeout_s: float,
+        *,
+        may_leave: bool = False,
     ) -> Answer:
         """What the node at `url` answers. Raises NotAvailable where it was not reached, OutcomeUnknown where it may
         have been and did not answer in time. When cancelled, the node sees the connection end.
+
+        `may_leave`: another node can be asked the same, so a node that hangs is not waited for.
         """
-        ends_s = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + timeout_s
         link = self._kept(url) or await self._connect(url, min(CONNECT_TIMEOUT_S, timeout_s))
+        doubt = loop.call_later(SILENT_S, self._doubt, url, link) if may_leave else None
         try:
             async with asyncio.timeout_at(ends_s):
                 answer = await link.ask(method, path, authorization, body)
         except (OSError, TimeoutError) as error:
             raise OutcomeUnknown(f"no answer ({type(error).__name__})") from error
         finally:
+            if doubt is not None:
+                doubt.cancel()
+                self._silent.get(url, set()).discard(link)
             self._give_back(url, link)
         return answer
 
+    def _doubt(self, url: str, link: "_Link") -> None:
+        """It is silent on this connection: one look at a time, whoever waits for it."""
+        self._silent.setdefault(url, set()).add(link)
+        if url not in self._looking:
+            self._looking[url] = asyncio.get_running_loop().create_task(self._look(url))
+
+    async def _look(self, url: str) -> None:
+        """While anybody waits for this node: as soon as it answers nothing at all, they wait no longer."""
+        silent = self._silent[url]
+        try:
+            while silent:
+                try:
+                    await self.ask(url, "GET", LOOK_PATH, "", b"", LOOK_TIMEOUT_S)
+                except (NotAvailable, OutcomeUnknown):
+                    for link in tuple(silent):
+                        link.give_up()
+                    silent.clear()
+                else:
+                    await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            del self._looking[url]
+
     def close(self) -> None:
         """End all connections; what is on its way ends as unknown."""
+        for look in tuple(self._looking.values()):
+            look.cancel()
         for link in tuple(self._open):
             link.end()
         self._open.clear()
@@ -124,6 +172,11 @@ class _Link(asyncio.Protocol):
         """End the connection at once."""
         self.is_good = False
         self._transport.abort()
+
+    def give_up(self) -> None:
+        """Whoever waits learns that this node hangs."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionAbortedError("the node hangs"))
 
     # what asyncio calls
 

@@ -189,3 +189,30 @@ async def test_closing_ends_what_is_on_its_way_as_unknown() -> None:
         links.close()
         with pytest.raises(OutcomeUnknown):
             await asking
+
+
+async def test_a_node_that_hangs_is_left_where_another_can_be_asked() -> None:
+    async with node(say_nothing) as (one, url, links):
+        asked = [
+            asyncio.create_task(links.ask(url, "POST", "/commands", "", b"x", 30.0, may_leave=True))
+            for _ in range(5)
+        ]
+        async with asyncio.timeout(10.0):
+            left = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert all(isinstance(failure, OutcomeUnknown) for failure in left)
+    assert sum(request.startswith(b"GET /healthz") for request in one.requests) == 1  # one look for all
+
+
+async def test_a_node_that_is_only_slow_is_waited_for() -> None:
+    looked = asyncio.Event()
+
+    async def say(writer: Writer) -> None:
+        if one.requests[-1].startswith(b"GET"):
+            looked.set()
+        else:
+            await looked.wait()
+        writer.write(GOOD)
+
+    async with node(say) as (one, url, links):
+        assert await links.ask(url, "POST", "/commands", "", b"x", 30.0, may_leave=True) == (200, b"ok")
