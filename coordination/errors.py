@@ -3,7 +3,8 @@
 The API turns these into problem documents in one place; nothing here knows HTTP.
 """
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -62,3 +63,14 @@ class OutcomeUnknown(CoordinationError):
         super().__init__(detail)
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+
+class Stored(OutcomeUnknown):
+    """Tasks are rows, and the log did not take them: the leader queues them as soon as there is one.
+
+    The same call with the same idempotency keys answers them.
+    """
+
+    def __init__(self, failure: NotAvailable | OutcomeUnknown, task_ids: Sequence[uuid.UUID]) -> None:
+        super().__init__(failure.detail, failure.retry_after_s)
+        self.task_ids = tuple(task_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordination.errors import InvalidError, NotAvailable, NotFound, OutcomeUnknown, RejectedError
+from coordination.errors import InvalidError, NotAvailable, NotFound, OutcomeUnknown, RejectedError, Stored
 from coordination.machine.kinds import RejectionCode
 from gaia_site.problems import KINDS, FieldError, Problem
 
@@ -34,6 +34,19 @@ def problem_of(error: Exception) -> Exception:
         case NotAvailable():
             return Problem(
                 "no-leader", f"Nothing was changed: {error.detail}.", retry_after_s=error.retry_after_s
+            )
+        case Stored():
+            what = (
+                "The task is stored and waits"
+                if len(error.task_ids) == 1
+                else "The tasks are stored and wait"
+            )
+            return Problem(
+                "no-leader",
+                f"{what} to be queued, which the next leader does by itself: {error.detail}. "
+                "The same again, with the same idempotency_key, is safe.",
+                extra={"outcome": "stored", "task_ids": [str(task_id) for task_id in error.task_ids]},
+                retry_after_s=error.retry_after_s,
             )
         case OutcomeUnknown():
             return Problem(

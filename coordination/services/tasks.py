@@ -11,7 +11,15 @@ from typing import Any
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
-from coordination.errors import CoordinationError, InvalidError, NotAvailable, NotFound, RejectedError
+from coordination.errors import (
+    CoordinationError,
+    InvalidError,
+    NotAvailable,
+    NotFound,
+    OutcomeUnknown,
+    RejectedError,
+    Stored,
+)
 from coordination.log.client import async_node_client, node_client
 from coordination.machine import commands
 from coordination.machine.kinds import DependencyPolicy, RejectionCode, TaskStatus, Tier
@@ -123,7 +131,7 @@ def enqueue(task: NewTask, *, actor: str, request_id: bytes = b"") -> Enqueued:
     """Store a task and queue it; a known key with the same body answers the task it has.
 
     Raises RejectedError `conflict` for a known key with another body, InvalidError, NotFound for a lesson,
-    session or dependency that does not exist.
+    session or dependency that does not exist, Stored where the row waits for the log.
     """
     (answer,) = enqueue_many([task], actor=actor, request_id=request_id)
     if isinstance(answer, CoordinationError):
@@ -136,8 +144,8 @@ def enqueue_many(
 ) -> list[Enqueued | CoordinationError]:
     """Store and queue a batch: the task or what is wrong for each, in order. One failure spoils no other.
 
-    Raises NotAvailable or OutcomeUnknown where the log does not answer; the rows are stored then, and the
-    leader's feeder queues them, so the same call again answers them.
+    Raises Stored where the log does not answer: the rows are there, the leader's feeder queues them, and the same
+    call again answers them.
     """
     wishes = _checked(tasks)
     answers: list[Enqueued | CoordinationError | None] = [
@@ -314,8 +322,12 @@ def _offered(rows: Sequence[DistributedTask], actor: str, request: bytes) -> lis
         offer_of(row, dependencies[row.pk], request_id=sub_id(request, part), actor=actor)
         for part, row in enumerate(waiting)
     ]
+    try:
+        outcomes = submit(offers)
+    except (NotAvailable, OutcomeUnknown) as failure:
+        raise Stored(failure, [row.pk for row in waiting]) from failure
     found: dict[uuid.UUID, int | RejectedError] = {}
-    for row, outcome in zip(waiting, submit(offers), strict=True):
+    for row, outcome in zip(waiting, outcomes, strict=True):
         if isinstance(outcome, Rejected) and outcome.code not in LATER:
             DistributedTask.objects.filter(pk=row.pk, enqueued_revision__isnull=True).delete()
             found[row.pk] = refusal(outcome)

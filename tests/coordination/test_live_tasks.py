@@ -1,17 +1,21 @@
 """Tasks through the services, over a real node and a real database."""
 
+import dataclasses
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.conf import settings
 
 from coordination import selectors, services
-from coordination.errors import InvalidError, NotFound, RejectedError
+from coordination.api.refusals import problem_of
+from coordination.errors import InvalidError, NotFound, RejectedError, Stored
+from coordination.log.client import NodeClient
 from coordination.models import DistributedTask, TaskAttempt, TaskResult
 from coordination.services import Completion, NewTask
 from gaia_site.background import in_database
-from tests.cluster import eventually
+from tests.cluster import eventually, free_ports
 from tests.coordination.fleet import (
     ACTOR,
     claim,
@@ -480,6 +484,31 @@ def test_a_row_that_was_never_offered_is_fed_to_the_machine():
     )
 
     assert [grant.id for grant in found.tasks] == [row.pk]
+
+
+@pytest.mark.parametrize("invalid", [(), (NewTask("", "x"),)], ids=["alone", "beside a bad one"])
+def test_a_task_that_the_log_did_not_take_is_stored_and_queued_later_as_is_said(monkeypatch, invalid):
+    """The refusal once said that nothing was changed."""
+    session, key, task_type = registered(), fresh("key"), fresh("type")
+    wish = NewTask(key, task_type)
+    monkeypatch.setitem(NodeClient.submit.__kwdefaults__, "deadline_s", 0.3)
+    nobody = dataclasses.replace(settings.GAIA, cluster_node_urls=(f"http://127.0.0.1:{free_ports(1)[0]}",))
+    with monkeypatch.context() as patch:
+        patch.setattr(settings, "GAIA", nobody)
+        with pytest.raises(Stored) as refused:
+            services.enqueue_many([wish, *invalid], actor=ACTOR)
+
+    (task_id,) = refused.value.task_ids
+    said = problem_of(refused.value).as_json()
+    assert (said["status"], said["outcome"], said["task_ids"]) == (503, "stored", [str(task_id)])
+    assert "is stored" in said["detail"]
+    assert task_row(task_id).status == "pending"  # what GET shows
+    again = services.enqueue(wish, actor=ACTOR)
+    assert (again.is_new, again.task.pk) == (False, task_id)
+    found = services.claim(
+        session.session_name, session.lease_token, actor=ACTOR, wait_s=20, task_types=(task_type,)
+    )
+    assert [grant.id for grant in found.tasks] == [task_id]
 
 
 def test_a_task_is_pushed_to_a_session_that_takes_pushed_ones():
