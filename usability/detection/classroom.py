@@ -407,9 +407,20 @@ class _Room:
         norms = self.state.norms.get(student.app_name, NO_NORMS)
         if student.due_ms <= observation.at_ms or student.plan is not plan:
             happenings = engine.run_timers(student, observation.at_ms, plan)
-            happenings += engine.fold(student, observation, plan, norms)
         else:
-            happenings = engine.fold(student, observation, plan, norms)
+            happenings = []
+        try:
+            happenings += engine.fold(student, observation, plan, norms)
+        except Exception as error:  # noqa: BLE001  one bad row must not stop a class; the caller tells it
+            self.decisions.append(
+                LeftOut(
+                    observation.student_id,
+                    observation.app_name,
+                    observation.metric_type,
+                    observation.id,
+                    type(error).__name__,
+                )
+            )
         if happenings:
             self._tell(desk, happenings)
 
