@@ -87,9 +87,10 @@ class Http(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header; what follows a body is none (RFC 9110, 6.5.1), or it would pass what a proxy takes out."""
         self._count_head(len(name) + len(value) + 32)
-        super().on_header(name, value)
+        if not self._has_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The application begins."""
@@ -107,6 +108,32 @@ class Http(HttpToolsProtocol):
             self._no_end()
             self._end_in(LINGER_S)
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what came; where an earlier request is not answered yet, give that answer and end instead."""
+        if self._is_answer_owed():
+            self._end_after_answers()
+        else:
+            super().send_400_response(msg)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, unless the answer to an earlier request would come among the frames."""
+        if self._is_answer_owed():
+            self._end_after_answers()
+        else:
+            super().handle_websocket_upgrade()
+
+    def _is_answer_owed(self) -> bool:
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        is_earlier = self._is_whole or not self._has_head or self.parser.should_upgrade()
+        return is_earlier or bool(self.pipeline) or self.cycle.response_started
+
+    def _end_after_answers(self) -> None:
+        if self.cycle.response_started:  # it may be an endless one
+            self.transport.close()
+        self.cycle.keep_alive = False
+        self.flow.pause_reading()
 
     def _count_head(self, more: int) -> None:
         self._head_bytes += more

@@ -54,6 +54,8 @@ SERVER = """
                 body += message["body"]
                 more = message["more_body"]
             body = f"{len(body)} {scope['client'][0]} {scope['query_string'].decode()}".encode()
+        if scope["path"] == "/headers":
+            body = b",".join(name for name, _ in scope["headers"])
         if scope["path"] == "/wait":
             await receive()
             left += 1
@@ -81,6 +83,10 @@ SERVER = """
     web_server.WebServer(application, listener).run()
 """
 HEAD = b"POST /any?q=1 HTTP/1.1\r\nHost: x\r\n"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +203,27 @@ def test_requests_sent_together_are_answered_in_order(port: int) -> None:
 
     assert [answer.count(b"q=%d" % number) for number in (1, 2, 3)] == [1, 1, 1]
     assert answer.index(b"q=1") < answer.index(b"q=2") < answer.index(b"q=3")
+
+
+def test_what_follows_a_body_is_no_header(port: int) -> None:
+    head = HEAD.replace(b"/any", b"/headers") + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+    answer = said(port, head + b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"host,transfer-encoding,connection")
+
+
+@pytest.mark.parametrize("next_one", [b"no request\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", UPGRADE])
+def test_a_bad_request_behind_a_good_one_takes_no_answer_of_it(port: int, next_one: bytes) -> None:
+    answer = said(port, HEAD + b"Content-Length: 3\r\n\r\nabc" + next_one)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"3 127.0.0.1 q=1")
+
+
+def test_a_bad_body_is_refused_as_its_own_request(port: int) -> None:
+    assert said(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n").startswith(b"HTTP/1.1 400")
 
 
 def test_the_application_learns_that_a_client_hung_up(port: int) -> None:
