@@ -308,5 +308,6 @@ def _shown(example: dict[str, Any]) -> dict[str, Any]:
     link = ""
     if example["student_id"] and at is not None:
         link = reverse("portal:student", args=[example["classroom"], example["student_id"]])
-        link += f"?until={(at + dt.timedelta(minutes=10)).strftime('%Y-%m-%dT%H:%M:%SZ')}"
+        minute = at.strftime("%Y-%m-%dT%H:%MZ")
+        link += f"?until={(at + dt.timedelta(minutes=10)).strftime('%Y-%m-%dT%H:%M:%SZ')}&why={minute}#why"
     return {**example, "moment": at, "family_words": words.family(example["family"]), "link": link}

@@ -8,6 +8,8 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.timesince import timesince
 
 from usability import services
@@ -70,9 +72,12 @@ class FrustrationEventAdmin(Window):
     date_hierarchy = "detected_at"
     ordering = ["-detected_at"]
     actions = ["acknowledge", "resolve"]
-    readonly_fields = ["lasted", "reason", "found", "stored", "by_detector"]
+    readonly_fields = ["lasted", "reason", "found", "explained", "stored", "by_detector"]
     fieldsets = [
-        ("What was seen", {"fields": ["student", "app_name", "event_type", "severity", "reason", "found"]}),
+        (
+            "What was seen",
+            {"fields": ["student", "app_name", "event_type", "severity", "reason", "found", "explained"]},
+        ),
         ("When and where", {"fields": ["classroom", "detected_at", "ended_at", "lasted"]}),
         (
             "What was done",
@@ -89,6 +94,14 @@ class FrustrationEventAdmin(Window):
     @admin.display(description="found")
     def found(self, event: FrustrationEvent) -> str:
         return numbers_in_words(event.details)
+
+    @admin.display(description="what else stood there")
+    def explained(self, event: FrustrationEvent) -> str:
+        if event.classroom_id is None:
+            return "–"
+        page = reverse("portal:student", args=[event.classroom_id, event.student_id])
+        minute = event.created_at.strftime("%Y-%m-%dT%H:%MZ")
+        return format_html('<a href="{}?why={}#why">Explain that minute</a>', page, minute)
 
     @admin.display(description="details")
     def stored(self, event: FrustrationEvent) -> str:

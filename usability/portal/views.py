@@ -19,8 +19,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from usability import access, selectors, services
+from usability.errors import UsabilityError
 from usability.models import InterventionKind
-from usability.portal import timeline
+from usability.portal import timeline, why
 from usability.portal.context import THEME_COOKIE, THEMES
 from usability.portal.doors import teacher_page
 from usability.portal.words import HELP_KINDS
@@ -228,8 +229,38 @@ def student(request: HttpRequest, classroom_id: UUID, student_id: str) -> HttpRe
         "rows": timeline.rows_of(page),
         "span": span,
         "spans": timeline.SPANS,
+        "why": _why_context(request, classroom_id, student_id, now),
         "now": now,
         "intervention_kinds": HELP_KINDS.items(),
         "section": "student",
     }
     return render(request, "portal/student.html", context)
+
+
+def _why_context(request: HttpRequest, classroom_id: UUID, student_id: str, now: datetime) -> dict[str, Any]:
+    """The form for a minute, and the answer where one is asked for; asking is a look of its own."""
+    asked = request.GET.get("why")
+    at = why.minute_of(asked or "")
+    found = {
+        "at": at,
+        "value": why.field_of(at or now),
+        "latest": why.field_of(now),
+        "error": "",
+        "answers": None,
+    }
+    if asked is None:
+        return found
+    if at is None:
+        return {**found, "error": _("A day and a time, such as 24 Nov 2026 10:42.")}
+    if at.replace(second=0, microsecond=0) > now:
+        return {**found, "error": _("That minute is still to come.")}
+    try:
+        answer = selectors.student_why(
+            student_id, who=request.user, at=min(at, now), classroom_id=classroom_id, now=now
+        )
+    except UsabilityError as refusal:
+        if refusal.slug != "overloaded":
+            raise
+        return {**found, "error": _("There is too much to look through just now. Try again in a minute.")}
+    services.record_look(request.user, student_id=student_id, action="view_explanation")
+    return {**found, "answers": why.answers_of(answer.classes[0])}
