@@ -1,7 +1,8 @@
 """`/ws/coordination/`: coordination events as they happen, for admins and agents.
 
 Rows are the truth and hints make it quick: after each hint, and every second anyway, the socket sends what
-came after its cursor. A client that reconnects with `?after=CURSOR` misses nothing and sees nothing twice.
+came after its cursor. A client that reconnects with `?after=CURSOR` (or `?after_index=CURSOR`, as the list calls
+it) misses nothing and sees nothing twice.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class CoordinationConsumer(AsyncWebsocketConsumer):
         return principal_of_user(user)
 
     def _after(self) -> int | None:
-        text = self._query("after")
+        text = self._query("after") or self._query("after_index")
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 20):

@@ -61,14 +61,15 @@ async def test_a_socket_says_hello_and_then_what_happens(site, name):
     assert event["cursor"] == event["event"]["index"]
 
 
-async def test_who_comes_back_with_a_cursor_misses_nothing_and_sees_nothing_twice(site, name):
+@pytest.mark.parametrize("parameter", ["after", "after_index"])
+async def test_who_comes_back_with_a_cursor_misses_nothing_and_sees_nothing_twice(site, name, parameter):
     first, second = name("s"), name("s")
     async with connect(site) as socket:
         await register(site, first)
         cursor = (await receive_until(socket, "session_registered", first))[-1]["cursor"]
 
     await register(site, second)
-    async with connect(site, query=f"?after={cursor}") as socket:
+    async with connect(site, query=f"?{parameter}={cursor}") as socket:
         seen = await receive_until(socket, "session_registered", second)
 
     subjects = [message["event"]["subject"] for message in seen if message["type"] == "event"]
