@@ -28,6 +28,10 @@ def test_status_and_members_are_told():
 
     assert (status["role"], status["healthy"]) == ("leader", True)
     assert [member["id"] for member in said("members")] == [status["node_id"]]
+    out = StringIO()
+    call_command("cluster", "status", stdout=out)
+    assert "  healthy=True  " in out.getvalue()
+    assert "members" not in out.getvalue()
 
 
 @pytest.mark.usefixtures("live_node")
@@ -90,3 +94,8 @@ def test_a_running_nodes_journal_can_be_inspected(live_node):
 
     assert any("SessionRegister" in line["commands"] for line in lines)
     assert {line["kind"] for line in lines} <= {"entry", "cut", "vote", "reset", "segment"}
+
+
+def test_a_folder_that_is_not_there_is_not_an_empty_journal(tmp_path):
+    with pytest.raises(CommandError, match="there is no folder"):
+        said("inspect-journal", str(tmp_path / "mistyped"))

@@ -73,7 +73,8 @@ class Command(BaseCommand):
 
 
 def _as_text(found: dict[str, Any]) -> str:
-    return "  ".join(f"{name}={value}" for name, value in found.items() if not isinstance(value, list | dict))
+    """One line, without what has lines of its own: the members of a status."""
+    return "  ".join(f"{name}={value}" for name, value in found.items() if name != "members")
 
 
 def _status(options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,4 +124,7 @@ def _restore(options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _inspect(options: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    return (asdict(line) for line in inspected(options["data_dir"] or settings.GAIA.cluster_data_dir))
+    data_dir: Path = options["data_dir"] or settings.GAIA.cluster_data_dir
+    if not data_dir.is_dir():
+        raise CommandError(f"there is no folder {data_dir}")
+    return (asdict(line) for line in inspected(data_dir))
