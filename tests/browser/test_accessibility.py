@@ -58,6 +58,24 @@ def test_the_page_of_a_pupil(page: Page, demo: Demo) -> None:
     assert broken_rules(page) == []
 
 
+def test_why_there_was_no_alert_at_a_minute(page: Page, demo: Demo) -> None:
+    demo.answers(demo.student_ids[7], [0, 0, 1])
+    page = signed_in(page.context, demo, "teacher")
+    page.goto(f"{demo.live_path}students/{demo.student_ids[7]}/")
+    page.get_by_role("button", name="Explain").click()
+
+    page.get_by_text("Below the threshold").wait_for()
+    assert page.url.endswith("#why")
+    assert broken_rules(page) == []
+
+    page.evaluate("document.getElementById('why-at').type = 'text'")
+    page.get_by_label("Day and minute").fill("half past ten")
+    page.get_by_role("button", name="Explain").click()
+
+    page.get_by_text("A day and a time").wait_for()
+    assert broken_rules(page) == []
+
+
 def test_the_page_that_is_not_there(page: Page) -> None:
     page.goto("/no-such-page/")
 
