@@ -19,7 +19,7 @@ from rest_framework.response import Response
 from gaia_site.api.parsers import read
 from gaia_site.schema import describes, one_or_many
 from usability.api.endpoint import UsabilityEndpoint
-from usability.ingest import direct
+from usability.ingest import direct, health
 from usability.ingest.decode import METRIC_TYPES, Rules
 from usability.ingest.endpoint import judged
 from usability.services.metrics import own_types
@@ -150,6 +150,8 @@ class Metrics(UsabilityEndpoint):
         is_trial = request.query_params.get("validate_only") in ("1", "true")
         key = (f"b:{self.caller.subject}", decoded.batch_id) if decoded.batch_id else None
         is_known = False if is_trial else direct.store(decoded, received_at=received_at, batch_key=key)
+        if not is_trial and not is_known:
+            health.count(decoded, {}, app_name=self.caller.app_name, received_at=received_at)
         answer = {
             "accepted": len(decoded.metrics),
             "rejected": [rejection.as_json() for rejection in decoded.rejected],
