@@ -121,4 +121,4 @@ class CoordinationConsumer(AsyncWebsocketConsumer):
         return parse_qs(self.scope["query_string"].decode("latin-1")).get(name, [None])[-1]
 
 
-websocket_urlpatterns = [path("ws/coordination/", CoordinationConsumer.as_asgi())]
+websocket_urlpatterns = [path(f"ws/coordination{end}", CoordinationConsumer.as_asgi()) for end in ("/", "")]

@@ -18,6 +18,7 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import OriginValidator
 from django.conf import settings
+from django.urls import re_path
 
 from coordination import consumers as coordination_consumers
 from gaia_site import hot, web_server
@@ -42,9 +43,17 @@ def _checked_origin(application: Callable[..., Any]) -> Callable[..., Any]:
     return route
 
 
-websocket_urlpatterns = [*coordination_consumers.websocket_urlpatterns]
+async def _no_such_socket(
+    scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+) -> None:
+    """Refuse before the handshake; the router itself would fail with a traceback and a 500."""
+    await send({"type": "websocket.close"})
+
+
+websocket_urlpatterns: list[Any] = [*coordination_consumers.websocket_urlpatterns]
 if settings.GAIA.teacher_dashboard_enabled:
     websocket_urlpatterns += usability_consumers.websocket_urlpatterns
+websocket_urlpatterns.append(re_path("", _no_such_socket))
 
 application = Drain(
     ProtocolTypeRouter(

@@ -317,4 +317,6 @@ def card_html(classroom_id: uuid.UUID, signal: Signal) -> str:
     return render_to_string("portal/_signal.html", context) + ""
 
 
-websocket_urlpatterns = [path("ws/classrooms/<uuid:classroom_id>/", ClassroomConsumer.as_asgi())]
+websocket_urlpatterns = [
+    path(f"ws/classrooms/<uuid:classroom_id>{end}", ClassroomConsumer.as_asgi()) for end in ("/", "")
+]

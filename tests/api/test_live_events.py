@@ -89,6 +89,18 @@ async def test_who_may_not_listen_is_closed_with_the_reason(site, secret, query,
     assert caught.value.rcvd.code == code
 
 
+async def test_an_address_without_a_socket_is_refused_and_a_slash_less_is_none(site):
+    base = site.url.replace("http", "ws", 1)
+    for address in ("/ws/classrooms/no-uuid/", "/ws/nothing", "/healthz"):
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with websockets.connect(base + address):
+                pass
+        assert refused.value.response.status_code == 403
+
+    async with websockets.connect(f"{base}/ws/coordination?key={site.secrets['agent']}") as socket:
+        assert json.loads(await asyncio.wait_for(socket.recv(), 10))["type"] == "hello"
+
+
 async def test_a_revoked_key_loses_its_socket(site):
     key, secret = await in_database(site.passing_key, "agent")
     async with connect(site, None, f"?key={secret}") as socket:
