@@ -130,6 +130,16 @@ class MemberView:
 
 
 @dataclass(frozen=True, slots=True)
+class Belief:
+    """Of `MemberStatus` what is asked many times a second."""
+
+    node_id: str
+    role: str
+    term: int
+    cluster_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemberStatus:
     """What the member believes now. A belief about the leader may be out of date by one election timeout."""
 

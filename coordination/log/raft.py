@@ -11,6 +11,7 @@ import pysyncobj.syncobj as core
 from coordination.log.contract import (
     Answer,
     AppliedHook,
+    Belief,
     Committed,
     Machine,
     MemberSettings,
@@ -195,6 +196,13 @@ class Member:
             snapshot_index=replica.snapshot_index,
             counters={**self._links.counters, **replica.counters},
             stale=self.stale,
+        )
+
+    def belief(self) -> Belief:
+        """Whether it leads, and in which term: a fraction of what the whole status takes."""
+        replica = self._replica
+        return Belief(
+            self._settings.node_id, replica.role, replica.raftCurrentTerm, replica.identity.cluster_id
         )
 
     @property

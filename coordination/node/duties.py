@@ -6,6 +6,7 @@ part of project are the leader's alone; a node that wrongly believes it leads do
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from coordination.errors import CoordinationError
-from coordination.log.contract import LEADER, MemberStatus
+from coordination.log.contract import LEADER, Belief, MemberStatus
 from coordination.machine.codec import decode_snapshot
 from coordination.machine.commands import AnyCommand, PolicySet, RevisionRaise, TaskAssign, Tick
 from coordination.machine.events import Recorded
@@ -33,7 +34,7 @@ log = logging.getLogger("gaia.node")
 
 Submit = Callable[[Sequence[AnyCommand]], list[Accepted | Rejected]]
 ReadBarrier = Callable[[], None]
-Status = Callable[[], MemberStatus]
+Status = Callable[[], Belief | MemberStatus]
 
 ACTOR = "coordinator"
 TICK_MS = 200
@@ -54,7 +55,7 @@ PROJECT_AT_ONCE_EVENTS = 20
 PROJECT_AT_ONCE_RATE = 200.0
 
 
-def leads(status: MemberStatus) -> bool:
+def leads(status: Belief | MemberStatus) -> bool:
     """Whether this node believes that it leads."""
     return status.role == LEADER
 
@@ -217,15 +218,23 @@ class ScheduleDuty:
         self._submit = submit
         self._is_changed = True
         self._looked_s = 0.0
+        self._bell = threading.Event()
+
+    def await_change(self, timeout_s: float) -> None:
+        """Return when there may be work, or after a while."""
+        self._bell.wait(timeout_s)
+        self._bell.clear()
 
     def on_events(self, events: list[Recorded]) -> None:
         """Look again where a task or a session became free."""
         if not self._is_changed and any(made_claimable(recorded.event) for recorded in events):
             self._is_changed = True
+            self._bell.set()
 
     def on_restored(self) -> None:
         """Look again."""
         self._is_changed = True
+        self._bell.set()
 
     def step(self) -> bool:
         """Propose up to SCHEDULE_MAX assignments; True where one was made, so there may be more."""
@@ -300,7 +309,7 @@ class ProjectDuty:
             raise
         return False
 
-    def _project(self, status: MemberStatus) -> bool:
+    def _project(self, status: Belief | MemberStatus) -> bool:
         events = self._backlog.first(PROJECT_EVENTS_MAX)
         if not events:
             return self._catch_up(status)
@@ -318,7 +327,7 @@ class ProjectDuty:
         self._backlog.drop_through(self.revision)
         return len(self._backlog) >= PROJECT_EVENTS_MAX
 
-    def _catch_up(self, status: MemberStatus) -> bool:
+    def _catch_up(self, status: Belief | MemberStatus) -> bool:
         """After a restart from a snapshot the state may be ahead of the rows with no event on its way."""
         if time.monotonic() - self._trimmed_s < TRIM_PAUSE_S:
             return False

@@ -47,6 +47,8 @@ log = logging.getLogger("gaia.node")
 SUBMIT_TIMEOUT_S = 10.0
 BACK_OFF_MAX_S = 2.0
 STOP_S = 10.0
+SCHEDULE_WAIT_S = 0.25
+"""How long a new leader may take to see that it schedules now; what comes to be scheduled is told at once."""
 BEGIN_PAUSE_S = 0.1
 """A node that looks for a new term of its own more often would spend most of its idle time on that."""
 
@@ -151,8 +153,8 @@ class Node:
         backlog, ear = Backlog(), _Ear(self._loop)
         member = Member(self._settings.member, replica, on_stopped=self._on_stopped)
         self._member = member
-        schedule = ScheduleDuty(replica, member.status, self._submit)
-        projection = ProjectDuty(replica, member.status, backlog)
+        schedule = ScheduleDuty(replica, member.belief, self._submit)
+        projection = ProjectDuty(replica, member.belief, backlog)
         for listener in (ear, schedule, *([backlog] if self._settings.has_database else [])):
             replica.listen(listener)
         self._proposer = Proposer(member, self._loop)
@@ -192,18 +194,18 @@ class Node:
         has_database = self._settings.has_database
         begin = BeginDuty(
             replica,
-            member.status,
+            member.belief,
             self._submit,
             self._barrier,
             self._settings.policy,
             has_database=has_database,
         )
-        tick = TickDuty(replica, member.status, self._submit)
+        tick = TickDuty(replica, member.belief, self._submit)
         self._start("begin", begin.step, lambda: self._pause(BEGIN_PAUSE_S))
         self._start("tick", tick.step, lambda: self._pause(TICK_MS / 1000))
-        self._start("schedule", schedule.step, lambda: self._pause(0.05))
+        self._start("schedule", schedule.step, lambda: schedule.await_change(SCHEDULE_WAIT_S))
         if has_database:
-            self._start("feed", FeedDuty(member.status, self._submit).step, lambda: self._pause(FEED_PAUSE_S))
+            self._start("feed", FeedDuty(member.belief, self._submit).step, lambda: self._pause(FEED_PAUSE_S))
             self._start("project", projection.step, lambda: self._await_events(backlog, projection))
 
     def _start(self, name: str, step: Callable[[], bool], pause: Callable[[], object]) -> None:
