@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from coordination import services
 from coordination.api.endpoint import CoordinationEndpoint
 from coordination.api.fields import StrictCharField
+from coordination.log.protocol import STALE_HEADER
 from gaia_site.api.endpoint import StrictSerializer
 from gaia_site.problems import Problem
 from gaia_site.schema import describes
@@ -48,6 +49,10 @@ class ClusterSerializer(serializers.Serializer):
     projected_index = serializers.IntegerField(help_text="The revision that reads cover.")
     members = MemberSerializer(many=True)
     healthy = serializers.BooleanField()
+    stale = serializers.CharField(
+        allow_blank=True,
+        help_text="Why this may be old; X-Raft-Stale: true then. Empty where it is not.",
+    )
 
 
 class NewMemberSerializer(StrictSerializer):
@@ -81,8 +86,7 @@ class Cluster(CoordinationEndpoint):
         """Members, roles, lag."""
         self.only("consistency", "min_index")
         self.read_index()
-        status = services.cluster_status()
-        return self.answer(ClusterSerializer(asdict(status)).data, revision=status.revision)
+        return _cluster(self, 200)
 
 
 class Members(CoordinationEndpoint):
@@ -168,7 +172,10 @@ def _cluster(
     endpoint: CoordinationEndpoint, status: int, seen: services.ClusterStatus | None = None
 ) -> Response:
     seen = seen or services.cluster_status()
-    return endpoint.answer(ClusterSerializer(asdict(seen)).data, revision=seen.revision, status=status)
+    answer = endpoint.answer(ClusterSerializer(asdict(seen)).data, revision=seen.revision, status=status)
+    if seen.stale:
+        answer.headers[STALE_HEADER] = "true"
+    return answer
 
 
 def _best_follower(seen: services.ClusterStatus) -> str:

@@ -27,7 +27,10 @@ class ClusterMember:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """`healthy`: a leader is known, a majority was heard a moment ago, and the rows keep up."""
+    """`healthy`: a leader is known, a majority was heard a moment ago, and the rows keep up.
+
+    `stale` says why all this may be old, empty where it is not: no leader is known to the node, or its disk is full.
+    """
 
     node_id: str
     role: str
@@ -41,6 +44,7 @@ class ClusterStatus:
     healthy: bool
     cluster_id: str
     snapshot_index: int
+    stale: str
 
 
 LAG_MAX = 10_000
@@ -67,10 +71,12 @@ def cluster_status() -> ClusterStatus:
         projected_index=projected,
         members=members,
         healthy=bool(best["leader"])
+        and not best["stale"]
         and _majority_is_heard(members)
         and best["revision"] - projected < LAG_MAX,
         cluster_id=best["cluster_id"],
         snapshot_index=best["snapshot_index"],
+        stale=best["stale"],
     )
 
 

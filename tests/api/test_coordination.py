@@ -609,6 +609,7 @@ def test_the_cluster_is_described(site):
 
     assert answer["role"] == "leader"
     assert answer["healthy"] is True
+    assert answer["stale"] == ""
     assert answer["members"][0]["id"] == answer["node_id"]
     for field in ("term", "commit_index", "applied_index", "projected_index"):
         assert isinstance(answer[field], int)

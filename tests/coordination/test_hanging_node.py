@@ -10,10 +10,13 @@ from contextlib import contextmanager
 import pytest
 from django.conf import settings
 
+from coordination import services
+from coordination.api.cluster import _cluster
+from coordination.api.endpoint import CoordinationEndpoint
 from coordination.log.client import ATTEMPT_TIMEOUT_S, AsyncNodeClient, NodeClient
 from coordination.machine.commands import LockAcquire, SessionRegister, TaskClaim
 from coordination.machine.outcomes import Accepted, SessionAnswer
-from tests.cluster import Cluster, NodeProcess
+from tests.cluster import Cluster, NodeProcess, eventually, pointed_at
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -66,6 +69,23 @@ def test_a_call_leaves_a_node_that_hangs(cluster, is_leader):
 
     assert isinstance(outcome, Accepted)
     assert took_s < (ATTEMPT_TIMEOUT_S - 1 if is_leader else LEFT_S)  # with an election
+
+
+@pytest.mark.django_db
+def test_the_cluster_as_one_cut_off_node_sees_it_is_marked_as_old(cluster):
+    cluster.wait_until_ready()
+    last, *others = cluster.nodes
+
+    with pointed_at(cluster), hanging(others[0]), hanging(others[1]):
+        eventually(
+            lambda: (cluster.client(last).status_of_each()[last.url] or {}).get("stale"), what="it knows"
+        )
+        seen = services.cluster_status()
+        answer = _cluster(CoordinationEndpoint(), 200, seen)
+
+    assert (seen.node_id, seen.healthy, seen.stale) == (last.node_id, False, "no leader is known")
+    assert answer.headers["X-Raft-Stale"] == "true"
+    assert answer.data["stale"] == seen.stale
 
 
 async def test_calls_of_an_event_loop_leave_it_together_and_so_does_a_long_poll(cluster):
