@@ -98,10 +98,8 @@ def pooled(parts: Sequence[Share]) -> Share:
     if size == 1:
         return Share(share * total, total)
     between = size / (size - 1) * sum((part.right - share * part.n) ** 2 for part in counted) / total**2
-    if between > 0:
-        worth = share * (1 - share) / between
-    else:
-        # Parts that agree but not wholly show no likeness; where all were good or none, it cannot be seen.
-        worth = total if 0 < share < 1 else size
+    # Parts that agree but not wholly show no likeness; where all were good or none, it cannot be seen.
+    unlike = total if 0 < share < 1 else size
+    worth = share * (1 - share) / between if between > 0 else unlike
     n = int(min(total, max(size, worth)))
     return Share(share * n, n)

@@ -8,8 +8,8 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
-
 from usability_lessons import APP, Clock, Lesson, run_until, worker_at
+
 from usability import services
 from usability.backtest import queue, rows, shadow
 from usability.backtest.compare import Label, difference, judged, matched
