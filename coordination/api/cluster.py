@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from coordination import services
 from coordination.api.endpoint import CoordinationEndpoint
 from coordination.api.fields import StrictCharField
-from coordination.log.protocol import STALE_HEADER
+from coordination.api.refusals import STALE_HEADER
 from gaia_site.api.endpoint import StrictSerializer
 from gaia_site.problems import Problem
 from gaia_site.schema import describes

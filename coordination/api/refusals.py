@@ -10,6 +10,8 @@ from coordination.machine.kinds import RejectionCode
 from gaia_site.problems import KINDS, FieldError, Problem
 
 INDEX_HEADER = "X-Raft-Index"
+STALE_HEADER = "X-Raft-Stale"
+"""As a node's own answers have it."""
 
 _ABOUT_THE_BODY = {
     RejectionCode.UNKNOWN_DEPENDENCY: ("body", "depends_on"),
