@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Demo, signed_in
 from tests.browser.test_accessibility import broken_rules
+from usability.portal.words import FAMILIES
 
 WIDTHS = {"light": 820, "dark": 1280}
 
@@ -71,6 +72,24 @@ def test_trends_and_their_periods(as_teacher: Page, demo: Demo) -> None:
     assert broken_rules(as_teacher) == []
     assert as_teacher.url.endswith("?period=days")
     assert fits(as_teacher)
+
+
+def test_every_kind_of_signal_has_room_before_its_bar(as_teacher: Page, demo: Demo) -> None:
+    as_teacher.goto(f"{demo.live_path}trends/")
+
+    widths = as_teacher.evaluate(
+        """names => {
+            const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+            svg.setAttribute("class", "chart");
+            svg.setAttribute("viewBox", "0 0 620 40");
+            const text = svg.appendChild(document.createElementNS(svg.namespaceURI, "text"));
+            document.querySelector("main").append(svg);
+            return names.map(name => { text.textContent = name; return text.getBBox().width; });
+        }""",
+        [str(name) for name in FAMILIES.values()],
+    )
+
+    assert max(widths) < 246  # the bars begin at 250
 
 
 def test_the_settings(as_teacher: Page, demo: Demo) -> None:

@@ -300,7 +300,7 @@ class Bars:
     height: float
 
 
-def _bars(rows: list[tuple[str, float, str]], row_height: float = 30.0) -> Bars:
+def _bars(rows: list[tuple[str, float, str]], row_height: float, widest: float) -> Bars:
     most = max((value for _label, value, _said in rows), default=0.0)
     return Bars(
         tuple(
@@ -308,7 +308,7 @@ def _bars(rows: list[tuple[str, float, str]], row_height: float = 30.0) -> Bars:
                 label,
                 said,
                 8 + row_height * index,
-                round(340 * value / most, 1) if most else 0.0,
+                round(widest * value / most, 1) if most else 0.0,
             )
             for index, (label, value, said) in enumerate(rows)
         ),
@@ -322,7 +322,9 @@ def family_bars(families: tuple[SignalFamily, ...]) -> Bars:
         [
             (words.family(one.family), one.minutes, _("%(n)d min") % {"n": round(one.minutes)})
             for one in families
-        ]
+        ],
+        30.0,
+        300.0,  # beside the longest name of a kind
     )
 
 
@@ -334,4 +336,5 @@ def rating_bars(ratings: Ratings) -> Bars:
             for stars in range(5, 0, -1)
         ],
         26.0,
+        340.0,
     )
