@@ -3,10 +3,12 @@
 The sequences are taken as they are and in four other shapes, so that the weights lean on what holds in all of
 them: easier answers and pupils with few skills, finer skills, coarser skills, practice that stops at mastery. No
 problem ids are used. The weights are those of a logistic model of "not mastered within ten opportunities" after 3
-to 7 attempts, with an intercept of its own for each shape but the first, found by Newton's method.
+to 7 attempts, with an intercept of its own for each shape but the first, found by Newton's method. With them goes how
+far they may be off elsewhere: as far as if they had been fitted on `WORTH` examples, however many they were.
 
 Prints, as JSON lines, the AUC of each shape on the half of the pupils that was not fitted, with that shape left
-out of the fit too. `--write` writes `usability/detection/weights.py` from a fit on all pupils.
+out of the fit too: with the fitted weights, and with weights that begin there and learn from pupil to pupil as in
+production. `--write` writes `usability/detection/weights.py` from a fit on all pupils.
 Run: python -m bench.fit_wheel_spin PATH [--write]   (format: see usability/recordings.py)
 """
 
@@ -16,12 +18,22 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from math import exp
+from operator import itemgetter
 from pathlib import Path
 
 from usability.detection import weights
-from usability.detection.practice import NO_NORMS, NO_PRACTICE, SPINNING_AFTER, features, learned
+from usability.detection.practice import (
+    LEARNED_AFTER,
+    NO_NORMS,
+    NO_PRACTICE,
+    SPINNING_AFTER,
+    Weighing,
+    features,
+    learned,
+)
 from usability.evaluation import Judged, quality
 from usability.recordings import Attempt, read_sequences
 from usability.recordings import Sequence as Pupil
@@ -30,6 +42,10 @@ FITTED_AFTER = range(3, 8)
 JUDGED_AFTER = (4, 5, 6)
 STEPS = 8
 RIDGE = 1e-3
+WORTH = 5000
+INTERCEPT_SPREAD = (
+    0.5  # variance of what no other weight explains; it takes part in learning, not in the score
+)
 TARGET = Path(__file__).resolve().parent.parent / "usability" / "detection" / "weights.py"
 
 Row = tuple[int, tuple[float, ...], bool, str]
@@ -107,17 +123,36 @@ def rows_of(pupils: list[Pupil]) -> list[Row]:
     return rows
 
 
-def fitted(shapes: Sequence[list[Row]]) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Weights of the features less their `centres`, and the covariance of how far they may be off."""
+
+    centres: list[float]
+    weights: list[float]
+    spread: list[list[float]]
+
+    def centred(self, x: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(value - centre for value, centre in zip(x, self.centres, strict=True))
+
+
+def fitted(shapes: Sequence[list[Row]]) -> Fit:
     """The weights by Newton's method, without the intercepts of the shapes after the first."""
-    size = len(weights.NAMES) + len(shapes) - 1
+    features_ = len(weights.NAMES)
+    count = sum(map(len, shapes))
+    centres = [0.0] + [
+        sum(row[1][place] for rows in shapes for row in rows) / count for place in range(1, features_)
+    ]
+    fit = Fit(centres, [], [])
+    size = features_ + len(shapes) - 1
     found = [0.0] * size
+    curve: list[list[float]] = []
     for _ in range(STEPS):
         slope = [0.0] * size
         curve = [[RIDGE * (row == column) for column in range(size)] for row in range(size)]
         for number, rows in enumerate(shapes):
             extra = [float(number == other) for other in range(1, len(shapes))]
             for _, x, is_spinning, _ in rows:
-                values = [*x, *extra]
+                values = [*fit.centred(x), *extra]
                 chance = 1.0 / (1.0 + exp(-sum(w * v for w, v in zip(found, values, strict=True))))
                 left, spread = is_spinning - chance, chance * (1.0 - chance)
                 for row, value in enumerate(values):
@@ -130,26 +165,69 @@ def fitted(shapes: Sequence[list[Row]]) -> list[float]:
             for column in range(row):
                 curve[column][row] = curve[row][column]
         found = [w + step for w, step in zip(found, _solved(curve, slope), strict=True)]
-    return found[: len(weights.NAMES)]
+    return Fit(centres, found[:features_], _spread(curve, features_, WORTH / count))
 
 
-def report(shape: str, rows: list[Row], found: list[float]) -> None:
-    for k in JUDGED_AFTER:
-        judged = [
-            Judged(student, sum(w * v for w, v in zip(found, x, strict=True)), is_spinning)
-            for tries, x, is_spinning, student in rows
-            if tries == k
-        ]
-        auc = quality(judged, k=k, resamples=0, seed=1).auc.value
-        print(
-            json.dumps({"bench": "fit_wheel_spin", "shape": shape, "k": k, "auc": round(auc, 4)}), flush=True
-        )
+def _spread(curve: list[list[float]], size: int, scale: float) -> list[list[float]]:
+    """The inverse of the scaled curve of the first `size` weights, with an intercept that is free of the others."""
+    rest = range(1, size)
+    lines = [
+        [scale * (curve[row][column] - curve[row][0] * curve[0][column] / curve[0][0]) for column in rest]
+        for row in rest
+    ]
+    columns = [_solved(lines, [float(row == column) for row in rest]) for column in rest]
+    return [
+        [INTERCEPT_SPREAD] + [0.0] * (size - 1),
+        *([0.0, *((columns[r][c] + columns[c][r]) / 2 for c in range(size - 1))] for r in range(size - 1)),
+    ]
 
 
-def written(found: list[float]) -> str:
-    numbers = ", ".join(f"{weight:.3f}" for weight in found)
+def report(shape: str, rows: list[Row], fit: Fit) -> None:
+    for name, scored in (("fitted", _fixed(rows, fit)), ("learning", _learning(rows, fit))):
+        for k in JUDGED_AFTER:
+            judged = [each for tries, each in scored if tries == k]
+            auc = quality(judged, k=k, resamples=0, seed=1).auc.value
+            figures = {"shape": shape, "weights": name, "k": k, "auc": round(auc, 4)}
+            print(json.dumps({"bench": "fit_wheel_spin", **figures}), flush=True)
+
+
+def _fixed(rows: list[Row], fit: Fit) -> list[tuple[int, Judged]]:
+    return [
+        (tries, Judged(student, _product(fit.weights, fit.centred(x)), is_spinning))
+        for tries, x, is_spinning, student in rows
+    ]
+
+
+def _learning(rows: list[Row], fit: Fit) -> list[tuple[int, Judged]]:
+    """As `_fixed`, with weights that have learned from the pupils before."""
+    weighing = Weighing(tuple(fit.weights), tuple(map(tuple, fit.spread)))
+    found = []
+    for _, group in groupby(rows, key=itemgetter(3)):
+        own = [(tries, fit.centred(x), is_spinning, student) for tries, x, is_spinning, student in group]
+        for tries, x, is_spinning, student in own:
+            logit = _product(weighing.means, x) - weighing.means[0] + fit.weights[0]
+            found.append((tries, Judged(student, logit, is_spinning)))
+        for tries, x, is_spinning, _ in own:
+            if tries in LEARNED_AFTER:
+                weighing = weighing.after(x, is_spinning=is_spinning)
+    return found
+
+
+def _product(left: Sequence[float], right: Sequence[float]) -> float:
+    return sum(w * x for w, x in zip(left, right, strict=True))
+
+
+def written(fit: Fit) -> str:
     names = ", ".join(f'"{name}"' for name in weights.NAMES)
-    return f'"""{weights.__doc__}"""\n\nNAMES = ({names})\nWEIGHTS = ({numbers})\n'
+    spread = "".join(
+        f"    ({', '.join(f'{each:.3e}'.replace('e+', 'e') for each in row)}),\n" for row in fit.spread
+    )
+    return (
+        f'"""{weights.__doc__}"""\n\nNAMES = ({names})\n'
+        f"CENTRES = ({', '.join(f'{centre:.3f}' for centre in fit.centres)})\n"
+        f"WEIGHTS = ({', '.join(f'{weight:.3f}' for weight in fit.weights)})\n"
+        f"SPREAD = (\n{spread})\n"
+    )
 
 
 def main() -> int:

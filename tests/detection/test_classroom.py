@@ -406,7 +406,7 @@ def test_what_a_class_finds_hard_is_learned_when_a_pupils_day_is_over():
     assert during.norms == {}
     assert after.desks == {}
     assert after.norms["maths"].skills == {
-        "ratios": SkillNorm(10, 0, 1, 0, 1, 1),
+        "ratios": SkillNorm(10, 0, 1, 0, 1, 1, 1),
         "sums": SkillNorm(3, 3, 1, 1, 1, 0),
         "both": SkillNorm(2, 1, 1, 0, 0, 0),
     }

@@ -18,6 +18,8 @@ from usability.detection.practice import (
     Norms,
     Practice,
     SkillNorm,
+    Weighing,
+    centred,
     features,
     has_run,
     learned,
@@ -118,14 +120,15 @@ def test_a_pupil_who_does_well_elsewhere_scores_lower():
 
 
 def test_what_is_new_is_expected_to_be_as_usual_and_what_is_known_as_it_is():
-    total = SkillNorm(1000, 700, 100, 60, 80, 8)
-    norms = Norms(total, {"known": SkillNorm(1000, 200, 100, 10, 80, 40)})
+    total = SkillNorm(1000, 700, 100, 60, 80, 8, 32)
+    norms = Norms(total, {"known": SkillNorm(1000, 200, 100, 10, 80, 40, 60)})
 
     new, known = norms.expected("new"), norms.expected("known")
 
     assert (new.right, new.first, new.spinning) == pytest.approx((0.7, 0.6, 0.1))
     assert known.right == pytest.approx((200 + 7) / 1010)
     assert known.spinning == pytest.approx(40.8 / 88)
+    assert (new.stuck, known.stuck) == pytest.approx((0.25, 42 / 68))
 
 
 def test_only_the_latest_skills_are_remembered():
@@ -148,4 +151,99 @@ def test_a_class_remembers_a_bounded_number_of_skills(monkeypatch):
 
 
 def test_each_feature_has_a_weight_and_a_name():
-    assert len(features(practised("-+-"), "a", NO_NORMS)) == len(weights.WEIGHTS) == len(weights.NAMES)
+    sizes = {
+        len(features(practised("-+-"), "a", NO_NORMS)),
+        *map(len, (weights.WEIGHTS, weights.NAMES, weights.CENTRES, weights.SPREAD)),
+        *map(len, weights.SPREAD),
+    }
+
+    assert sizes == {8}
+
+
+def test_a_skill_known_to_leave_those_stuck_who_are_not_quick_scores_higher_where_that_has_counted():
+    norms = [Norms(skills={"a": SkillNorm(100, 60, 20, 12, 20, 2, still)}) for still in (18, 2)]
+    seldom, often = (features(practised("-+-+", norms=each), "a", each) for each in norms)
+
+    assert seldom[:-1] == often[:-1]
+    assert seldom[-1] < 0 < often[-1]
+
+
+@given(MARKS)
+def test_what_was_seen_after_four_to_six_tries_is_kept_while_the_skill_is_not_mastered(marks):
+    done = practised(marks).of("a")
+
+    expected = [
+        centred(features(practised(marks[:tries]), "a", NO_NORMS))
+        for tries in (4, 5, 6)
+        if len(marks) >= tries and "+++" not in marks[:tries]
+    ]
+    assert list(done.seen) == expected
+
+
+def test_only_pairs_whose_end_is_known_move_the_weights():
+    open_, mastered, spun = (learned(NO_NORMS, practised(marks)) for marks in ("-+-+-", "-+-+++", "-+" * 5))
+
+    assert open_.weighing == NO_NORMS.weighing
+    assert mastered.weighing.means[0] < NO_NORMS.weighing.means[0] < spun.weighing.means[0]
+    assert (mastered.total.open, spun.total.open) == (5, 5)
+    assert learned(NO_NORMS, practised("+++-")).total.open == NO_NORMS.total.open
+
+
+ROWS = st.lists(
+    st.tuples(st.lists(st.floats(-3, 3), min_size=7, max_size=7), st.booleans()), min_size=1, max_size=30
+)
+
+
+@given(ROWS)
+def test_each_example_makes_its_outcome_likelier_and_the_weights_more_certain(rows):
+    weighing = Weighing()
+    for values, is_spinning in rows:
+        x = (1.0, *values)
+        after = weighing.after(x, is_spinning=is_spinning)
+        moved = sum(
+            (new - old) * value for new, old, value in zip(after.means, weighing.means, x, strict=True)
+        )
+
+        assert moved > 0 if is_spinning else moved < 0
+        for place, row in enumerate(after.spread):
+            assert 0 < row[place] <= weighing.spread[place][place]
+            assert row == tuple(each[place] for each in after.spread)
+        weighing = after
+
+
+def test_one_example_moves_the_weights_to_the_mode_of_prior_and_example():
+    """Beside the definition: a Newton step from the mean on the log posterior, by finite differences."""
+    x, before = (1.0, 0.5, -1.0, 0.2, 1.0, 0.3, -0.1, 0.4), Weighing()
+    after = before.after(x, is_spinning=True)
+
+    chance = 1 / (1 + exp(-sum(mean * value for mean, value in zip(before.means, x, strict=True))))
+    information = practice.EXAMPLE * chance * (1 - chance)
+    step = [new - old for new, old in zip(after.means, before.means, strict=True)]
+    along = sum(each * value for each, value in zip(step, x, strict=True))
+    for place, row in enumerate(before.spread):
+        slope = sum(
+            each * value * (practice.EXAMPLE * (1 - chance) - information * along)
+            for each, value in zip(row, x, strict=True)
+        )
+        assert step[place] == pytest.approx(slope)
+
+
+def test_the_intercept_of_the_score_stays_though_all_are_found_to_spin():
+    norms = NO_NORMS
+    for _ in range(30):
+        norms = learned(norms, practised("-" * 10, norms=norms))
+    usual = (1.0, *(0.0,) * 7)
+
+    assert norms.weighing.means[0] > NO_NORMS.weighing.means[0] + 0.3
+    assert norms.weighing.logit(usual) == NO_NORMS.weighing.logit(usual) == weights.WEIGHTS[0]
+
+
+def test_weights_learn_what_matters_elsewhere():
+    """Where a run of right answers is a bad sign, its weight, negative at first, comes to say so."""
+    weighing, run = Weighing(), weights.NAMES.index("run")
+    for index in range(2000):
+        x = [1.0, *(0.0,) * 7]
+        x[run] = 1.0 if index % 2 else -1.0
+        weighing = weighing.after(tuple(x), is_spinning=index % 10 < 2 or bool(index % 2))
+
+    assert weights.WEIGHTS[run] < 0 < weighing.means[run]

@@ -36,7 +36,7 @@ from usability.detection.practice import NO_NORMS, Norms, learned
 from usability.detection.registry import DETECTORS
 from usability.detection.signals import Evidence, Reason, Signal
 
-FORMAT = 2  # of a snapshot; one of another format is not read
+FORMAT = 3  # of a snapshot; one of another format is not read
 REORDER_MS = 1000
 GATHER_MS = 250
 PENDING_LIMIT = 5000  # observations of one pupil waiting for their turn

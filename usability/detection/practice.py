@@ -8,15 +8,20 @@ First a small model of the answers: the logit of a right answer is the skill's (
 plus the pupil's (from the other skills) plus a part of its own for this pupil at this skill, which starts
 unknown, moves a little from answer to answer, and is followed exactly on a grid of seven points (a hidden
 Markov model). For each point the chance of no three in a row in the tries that remain is a walk over the states
-"0, 1, 2 right in a row". That chance and a few plain numbers are then weighed by a logistic model; its weights
-(`weights.py`) were fitted by `bench/fit_wheel_spin.py`, which says on what.
+"0, 1, 2 right in a row". That chance and a few plain numbers are then weighed by a logistic model. It begins with weights (`weights.py`)
+that were fitted by `bench/fit_wheel_spin.py`, which says on what, as worth some thousand examples, and goes on
+learning in use: each pair of a pupil and skill whose end is known moves them a little (online Newton, that is
+recursive Bayes for a logistic model; Bishop 2006, 4.5, and West and Harrison 1997, 14).
 
 Everything is O(1) an answer, looks at nothing later, and knows no pupil by name: what is known of a pupil
 begins with the first answer of the day, what is known of a skill with the first pupil whose day is over.
+The intercept of the score stays that of `weights.py`: a score means the same in the morning and at night.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from math import exp, log
+from operator import mul
 
 import msgspec
 
@@ -24,8 +29,11 @@ from usability.detection import weights
 
 MASTERY_RUN = 3
 SPINNING_AFTER = 10
+OPEN_AFTER = 4
 KEPT_SKILLS = 128  # the latest practised ones; a year of a tutor's exercises has about as many
 KEPT_NORMS = 512  # skills of one app that a class remembers
+LEARNED_AFTER = (4, 5, 6)  # tries; what was seen then is kept until it is known what became of it
+EXAMPLE = 0.5  # what each of these counts, as up to three are of one pair and say much the same
 
 # The grid of the pupil's own part at a skill: standard normal points -2 … 2 times GRID_SD logits.
 GRID_SD = 0.9
@@ -49,6 +57,7 @@ class SkillNorm(msgspec.Struct, frozen=True, array_like=True, gc=False):
     firsts_right: float = 0.0
     decided: float = 0.0  # mastered, or ten opportunities had
     spinning: float = 0.0  # of those, not mastered
+    open: float = 0.0  # of those decided, not mastered after four tries
 
     def plus(self, other: "SkillNorm") -> "SkillNorm":
         """Both together."""
@@ -59,27 +68,59 @@ class SkillNorm(msgspec.Struct, frozen=True, array_like=True, gc=False):
             self.firsts_right + other.firsts_right,
             self.decided + other.decided,
             self.spinning + other.spinning,
+            self.open + other.open,
         )
 
 
 NO_NORM = SkillNorm()
 # Before a class is known: what tutors usually see, weighing as much as one pupil.
-USUAL = SkillNorm(10.0, 6.5, 10.0, 6.0, 8.0, 1.0)
+USUAL = SkillNorm(10.0, 6.5, 10.0, 6.0, 8.0, 1.0, 4.0)
+
+
+class Weighing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the weights are believed to be, of features less their centres: means, and how they vary together."""
+
+    means: tuple[float, ...] = weights.WEIGHTS
+    spread: tuple[tuple[float, ...], ...] = weights.SPREAD
+
+    def logit(self, x: tuple[float, ...]) -> float:
+        """What the means make of centred features, with the intercept that does not move."""
+        return weights.WEIGHTS[0] + _product(self.means[1:], x[1:])
+
+    def after(self, x: tuple[float, ...], *, is_spinning: bool) -> "Weighing":
+        """The belief after an example: centred features, and what became of the pair."""
+        along = tuple(_product(row, x) for row in self.spread)
+        chance = _logistic(_product(self.means, x))
+        information = EXAMPLE * chance * (1.0 - chance)
+        doubt = 1.0 + information * _product(along, x)
+        step, shrinkage = EXAMPLE * (is_spinning - chance) / doubt, information / doubt
+        return Weighing(
+            tuple(mean + step * each for mean, each in zip(self.means, along, strict=True)),
+            tuple(
+                tuple(each - shrinkage * (here * there) for each, there in zip(row, along, strict=True))
+                for row, here in zip(self.spread, along, strict=True)
+            ),
+        )
 
 
 class Norms(msgspec.Struct, frozen=True, array_like=True):
-    """What a class is known to find hard in one app. A new one replaces it when a pupil's day is over."""
+    """What a class is known to find hard in one app, and what its practice has taught of the weights.
+
+    A new one replaces it when a pupil's day is over.
+    """
 
     total: SkillNorm = USUAL
     skills: dict[str, SkillNorm] = {}
+    weighing: Weighing = Weighing()
 
     def expected(self, skill: str) -> "Expected":
         """What is to be expected of a pupil nobody knows."""
         known, total = self.skills.get(skill, NO_NORM), self.total
-        right, first, spinning = (
+        right, first, spinning, stuck = (
             total.right / total.answers,
             total.firsts_right / total.firsts,
             total.spinning / total.decided,
+            total.spinning / total.open,
         )
         return Expected(
             right=_within((known.right + SKILL_ANSWERS * right) / (known.answers + SKILL_ANSWERS)),
@@ -88,16 +129,23 @@ class Norms(msgspec.Struct, frozen=True, array_like=True):
                 (known.spinning + SKILL_PUPILS * spinning) / (known.decided + SKILL_PUPILS), 0.01
             ),
             spinning_usual=_within(spinning, 0.01),
+            stuck=_within((known.spinning + SKILL_PUPILS * stuck) / (known.open + SKILL_PUPILS), 0.01),
+            stuck_usual=_within(stuck, 0.01),
         )
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
-    """Chances at a skill, shrunk towards those of all skills: of a right answer, of the first, of wheel-spinning."""
+    """Chances at a skill, shrunk towards those of all skills.
+
+    Of a right answer, of the first one, of wheel-spinning, and of it when four tries have not been enough.
+    """
 
     right: float
     first: float
     spinning: float
     spinning_usual: float
+    stuck: float
+    stuck_usual: float
 
 
 NO_NORMS = Norms()
@@ -107,6 +155,7 @@ class SkillPractice(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One pupil's answers at one skill so far.
 
     `run` counts right answers in a row. `marks` holds the first ten, 1 right, 0 wrong, behind a leading 1.
+    `seen` holds the centred features as they were after each of `LEARNED_AFTER`, while not mastered.
     """
 
     opportunities: int = 0
@@ -114,6 +163,7 @@ class SkillPractice(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run: int = 0
     is_mastered: bool = False
     marks: int = 1
+    seen: tuple[tuple[float, ...], ...] = ()
 
     def after(self, *, correct: bool) -> "SkillPractice":
         """The practice after one more answer."""
@@ -124,6 +174,7 @@ class SkillPractice(msgspec.Struct, frozen=True, array_like=True, gc=False):
             run,
             self.is_mastered or run >= MASTERY_RUN,
             self.marks << 1 | correct if self.opportunities < SPINNING_AFTER else self.marks,
+            self.seen,
         )
 
     @property
@@ -163,7 +214,7 @@ class Practice(msgspec.Struct, frozen=True, array_like=True):
         skills[skill] = before.after(correct=correct)
         is_first = before.opportunities == 0
         surprise = correct - expected.right
-        return Practice(
+        after = Practice(
             skills,
             self.surprise + surprise,
             self.information + expected.right * (1.0 - expected.right),
@@ -171,6 +222,11 @@ class Practice(msgspec.Struct, frozen=True, array_like=True):
             self.first_information + (expected.first * (1.0 - expected.first) if is_first else 0.0),
             self.lately + LATELY * (surprise - self.lately),
         )
+        done = skills[skill]
+        if done.opportunities in LEARNED_AFTER and not done.is_mastered:
+            seen = (*done.seen, centred(features(after, skill, norms)))
+            skills[skill] = msgspec.structs.replace(done, seen=seen)
+        return after
 
 
 NO_PRACTICE = Practice()
@@ -178,7 +234,7 @@ NO_PRACTICE = Practice()
 
 def learned(norms: Norms, practice: Practice) -> Norms:
     """The norms after a pupil's day; beyond `KEPT_NORMS` the skill heard of longest ago is forgotten."""
-    total, skills = norms.total, dict(norms.skills)
+    total, skills, weighing = norms.total, dict(norms.skills), norms.weighing
     for skill, done in practice.skills.items():
         added = _norm_of(done)
         total = total.plus(added)
@@ -186,7 +242,10 @@ def learned(norms: Norms, practice: Practice) -> Norms:
         if len(skills) >= KEPT_NORMS:
             del skills[next(iter(skills))]
         skills[skill] = known.plus(added)
-    return Norms(total, skills)
+        if added.decided:
+            for x in done.seen:
+                weighing = weighing.after(x, is_spinning=bool(added.spinning))
+    return Norms(total, skills, weighing)
 
 
 def score(practice: Practice, skill: str, norms: Norms) -> float:
@@ -196,9 +255,7 @@ def score(practice: Practice, skill: str, norms: Norms) -> float:
         return 0.0
     if done.opportunities >= SPINNING_AFTER:
         return 1.0
-    return _logistic(
-        sum(w * x for w, x in zip(weights.WEIGHTS, features(practice, skill, norms), strict=True))
-    )
+    return _logistic(norms.weighing.logit(centred(features(practice, skill, norms))))
 
 
 def features(practice: Practice, skill: str, norms: Norms) -> tuple[float, ...]:
@@ -222,7 +279,13 @@ def features(practice: Practice, skill: str, norms: Norms) -> tuple[float, ...]:
         float(done.run),
         firsts / (max(0.0, first_information) + 1.0),
         practice.lately,
+        _logit(expected.stuck) - _logit(expected.stuck_usual),
     )
+
+
+def centred(found: tuple[float, ...]) -> tuple[float, ...]:
+    """Features less what they usually are, so that a weight that moves leaves the usual score where it was."""
+    return tuple(x - centre for x, centre in zip(found, weights.CENTRES, strict=True))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -260,6 +323,7 @@ def _norm_of(done: SkillPractice) -> SkillNorm:
         float(done.marks >> (tries - 1) & 1),
         float(is_decided),
         float(is_decided and not in_time),
+        float(is_decided and not has_run(done.marks >> max(0, tries - OPEN_AFTER))),
     )
 
 
@@ -282,6 +346,10 @@ def _without_run(chance: float, run: int, tries: int) -> float:
     for _ in range(tries):
         zero, one, two = (zero + one + two) * (1.0 - chance), zero * chance, one * chance
     return zero + one + two
+
+
+def _product(left: Iterable[float], right: Iterable[float]) -> float:
+    return sum(map(mul, left, right))
 
 
 def _within(share: float, margin: float = 0.02) -> float:
