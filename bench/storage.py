@@ -67,7 +67,7 @@ SELECT student_id, classroom_id, replace(c.name, 'class-', '')::int %% %(lessons
 FROM usability_enrollment JOIN usability_classroom c ON c.id = classroom_id;
 ANALYZE;
 """
-"""Unix-wide details of a row (revisions, empty texts) are left to the defaults of the database."""
+"""What is not named here is left to the defaults of the database."""
 
 # One lesson of all the classes that have it then; `steps` metrics a pupil, step by step. An id carries the receipt.
 LESSON_ROWS = """
