@@ -349,7 +349,8 @@ def _without_run(chance: float, run: int, tries: int) -> float:
 
 
 def _product(left: Iterable[float], right: Iterable[float]) -> float:
-    return sum(map(mul, left, right))
+    total: float = sum(map(mul, left, right))
+    return total
 
 
 def _within(share: float, margin: float = 0.02) -> float:
