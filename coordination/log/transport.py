@@ -99,9 +99,9 @@ class _Dial:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`host:port`, with an IPv6 host in brackets."""
+    """`host:port`, with an IPv6 host in brackets. Raises ValueError."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise ValueError(f"expected host:port, found {address!r}")
     return host.strip("[]"), int(port)
 
@@ -285,7 +285,8 @@ class PeerLinks:
         try:
             family, address = resolving.result()
             self._connect(dial.peer.node_id, family, address, now)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # A name that no resolver takes is a ValueError. The log may hold such an address, and must not end us.
             self._note("unreachable", dial.peer.node_id, str(error))
 
     def _connect(self, peer: str, family: int, address: object, now: float) -> None:

@@ -18,6 +18,7 @@ from coordination.errors import CoordinationError, NotAvailable, OutcomeUnknown
 from coordination.log import protocol
 from coordination.log.contract import BUSY, Answer, Committed, NotApplied, Outcome
 from coordination.log.raft import Member
+from coordination.log.transport import split_address
 from coordination.machine.commands import LockAcquire, TaskClaim
 from coordination.machine.outcomes import Accepted, Rejected
 from coordination.machine.scoring import explain
@@ -183,7 +184,8 @@ class NodeInterface:
     async def _add_member(self, request: web.Request) -> web.Response:
         try:
             new = protocol.decode_new_member(await request.read())
-        except msgspec.MsgspecError as error:
+            split_address(new.address)
+        except (msgspec.MsgspecError, ValueError) as error:
             return web.Response(status=400, text=f"not a member's id and address: {error}")
         outcome = await self._outcome_of(lambda answer: self._member.add_member(new.id, new.address, answer))
         return _packed(_changed(outcome))

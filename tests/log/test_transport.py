@@ -39,9 +39,15 @@ class Heard:
 
 class End:
     def __init__(
-        self, node_id: str, ports: dict[str, int], secret: str = SECRET, silence_s: float = 5.0
+        self,
+        node_id: str,
+        ports: dict[str, int],
+        secret: str = SECRET,
+        silence_s: float = 5.0,
+        others: tuple[Peer, ...] = (),
     ) -> None:
         peers = tuple(Peer(other, f"127.0.0.1:{port}") for other, port in ports.items() if other != node_id)
+        peers += others
         self.heard = Heard()
         self.links = PeerLinks(
             node_id=node_id,
@@ -241,6 +247,16 @@ def test_connections_that_prove_nothing_are_few_and_short(monkeypatch) -> None:
         assert first.links.counters["too_many_strangers"] == 1
 
         poll_until(lambda: is_closed(a) and is_closed(b), first)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a..b:7400", "127.0.0.1:99999", "127.0.0.1:²", ":7400"])
+def test_an_address_that_can_be_none_is_noted_and_ends_nobody(address: str) -> None:
+    # The smaller id dials, so this one is dialled.
+    end = End("n1", {"n1": free_ports(1)[0]}, others=(Peer("n9", address),))
+    try:
+        poll_until(lambda: end.links.counters.get("unreachable", 0) >= 2, end)
+    finally:
+        end.links.close()
 
 
 def test_a_short_secret_is_refused_at_the_start() -> None:
