@@ -280,3 +280,35 @@ def test_health_counts_what_an_app_sends_over_its_span(site: Web, owner: Any) ->
     assert health("?until=2020-01-01T00:00:00Z")["metrics"] == 0
     assert app("GET", "usability/apps/drums/health?since=yesterday").status == 400
     assert app("GET", "usability/apps/piano/health").status == 404
+
+
+def test_a_trial_is_asked_for_in_words_that_mean_one_thing(server: Any) -> None:
+    answer = server("POST", "usability/metrics?validate_only=yes", {"metrics": []})
+
+    assert answer.status == 400
+
+
+def test_an_app_of_which_everything_is_refused_does_not_look_well(site: Web, owner: Any) -> None:
+    # A key of no app, as the server of several has: only what is refused says which app it is.
+    anyone = Caller(
+        site.url, a_key(owner, "metrics:write", "metrics:read", app_name="", allowed_origins=[])[1]
+    )
+
+    answer = anyone(
+        "POST",
+        "usability/metrics",
+        [
+            of_ada(app_name="flutes", metric_value=9, metric_type="answer"),
+            of_ada(app_name="flutes", note="x"),
+        ],
+    )
+
+    assert answer.json()["accepted"] == 0
+    eventually(
+        lambda: (
+            anyone("GET", "usability/apps/flutes/health").json()["rejected"]
+            == {"bad_value": 1, "unknown_key": 1}
+        ),
+        20,
+        what="the counts",
+    )

@@ -21,7 +21,7 @@ from gaia_site.schema import describes, one_or_many
 from usability.api.endpoint import UsabilityEndpoint
 from usability.ingest import direct, health
 from usability.ingest.decode import METRIC_TYPES, Rules
-from usability.ingest.endpoint import judged
+from usability.ingest.endpoint import asks_for_trial, judged
 from usability.services.metrics import own_types
 
 ID_REGEX = r"^[A-Za-z0-9._:/-]+$"
@@ -133,7 +133,7 @@ class Metrics(UsabilityEndpoint):
             OpenApiParameter(
                 "validate_only",
                 OpenApiTypes.STR,
-                enum=["1", "true"],
+                enum=["1", "true", "0", "false"],
                 description="Judge and store nothing; answers 200.",
             ),
             OpenApiParameter("key", OpenApiTypes.STR, description="The key, where a header cannot be set."),
@@ -143,11 +143,11 @@ class Metrics(UsabilityEndpoint):
     def post(self, request: Request) -> Response:
         """202, or 200 for a judgement alone."""
         self.only("validate_only", "key")
+        is_trial = asks_for_trial(request.query_params.get("validate_only"))
         received_at = dt.datetime.now(tz=dt.UTC)
         rules = Rules(self.caller.app_name, self.caller.student_id, own_types)
         media_type = (request.content_type or "").partition(";")[0].strip().lower()
         decoded = judged(media_type, request.data, received_at=received_at, rules=rules)
-        is_trial = request.query_params.get("validate_only") in ("1", "true")
         key = (f"b:{self.caller.subject}", decoded.batch_id) if decoded.batch_id else None
         is_known = False if is_trial else direct.store(decoded, received_at=received_at, batch_key=key)
         if not is_trial and not is_known:

@@ -130,12 +130,16 @@ class _OpenEnvelope(Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One metric that was refused: its index in the batch, the place in the body, words, a countable reason."""
+    """One metric that was refused: its index in the batch, the place in the body, words, a countable reason.
+
+    `app_name` is what it says of its app, "" where that can be none.
+    """
 
     index: int
     loc: Place
     msg: str
     reason: str
+    app_name: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The entry of the answer's `rejected`."""
@@ -310,7 +314,7 @@ def _item_by_item(document: Any) -> _Batch:
 
 def _single(rejected: list[Rejection]) -> list[Rejection]:
     """The refusals of a body that is one metric: its place is the body, its index 0."""
-    return [Rejection(0, ("body", *r.loc[2:]), r.msg, r.reason) for r in rejected]
+    return [Rejection(0, ("body", *r.loc[2:]), r.msg, r.reason, r.app_name) for r in rejected]
 
 
 def _converted(items: list[Any], prefix: Place) -> _Batch:
@@ -320,7 +324,7 @@ def _converted(items: list[Any], prefix: Place) -> _Batch:
             metrics.append(msgspec.convert(item, Metric))
             indexes.append(index)
         except (msgspec.ValidationError, UnicodeError) as error:
-            rejected.append(_refusal(index, (*prefix, index), error))
+            rejected.append(_refusal(index, (*prefix, index), error, item))
         except RecursionError:
             rejected.append(Rejection(index, (*prefix, index), "nested too deeply", "not_json"))
     return _Batch(metrics, indexes, len(items), prefix, rejected)
@@ -356,22 +360,29 @@ def _line(line: bytes, index: int) -> Metric | Rejection:
     except Malformed as error:
         return Rejection(index, ("body", index), error.msg, "not_json")
     except (msgspec.ValidationError, UnicodeError) as error:
-        return _refusal(index, ("body", index), error)
+        return _refusal(index, ("body", index), error, document)
 
 
-def _refusal(index: int, place: Place, error: Exception) -> Rejection:
+def _refusal(index: int, place: Place, error: Exception, item: Any = None) -> Rejection:
     """The place and words of a type error. Names of unknown keys are shown cut off, values never."""
     text = str(error) if isinstance(error, msgspec.ValidationError) else "not valid UTF-8"
     found = _PLACE.search(text)
     inner = tuple(part for part in re.split(r"[.\[\]]+", found[1]) if part) if found else ()
     loc = (*place, *(int(part) if part.isdigit() else part for part in inner))
     msg = text[: found.start()] if found else text
+    app_name = _app_of(item)
     if unknown := _UNKNOWN.match(msg):
-        return Rejection(index, (*loc, _shown(unknown[1])), "unknown key", "unknown_key")
+        return Rejection(index, (*loc, _shown(unknown[1])), "unknown key", "unknown_key", app_name)
     if missing := _MISSING.match(msg):
-        return Rejection(index, (*loc, missing[1]), "required", "missing")
+        return Rejection(index, (*loc, missing[1]), "required", "missing", app_name)
     reason = "not_json" if msg == "not valid UTF-8" else "wrong_type"
-    return Rejection(index, loc, msg.replace("`", ""), reason)
+    return Rejection(index, loc, msg.replace("`", ""), reason, app_name)
+
+
+def _app_of(item: Any) -> str:
+    """The app that a refused metric names, for the app's health; "" where it names none that can be one."""
+    name = item.get("app_name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) and is_id(name, APP_NAME_LIMIT) else ""
 
 
 def _shown(key: str) -> str:
@@ -448,7 +459,8 @@ def _judge(batch: _Batch, received_at: dt.datetime, rules: Rules) -> Decoded:
         else:
             wrong = _wrong_field(metric, rules) or _wrong_time(at_us, oldest_us, newest_us)
             where, msg, reason = wrong
-            rejected.append(Rejection(max(index, 0), (*batch.place(index), *where), msg, reason))
+            app_name = metric.app_name if is_id(metric.app_name, APP_NAME_LIMIT) else ""
+            rejected.append(Rejection(max(index, 0), (*batch.place(index), *where), msg, reason, app_name))
     if len(rejected) > 1:
         rejected.sort(key=lambda rejection: rejection.index)
     return Decoded(kept, at, rejected, batch.batch_id, late)

@@ -76,8 +76,9 @@ class Ingest:
 
     async def _take(self, request: HotRequest) -> HotResponse:
         received_at = dt.datetime.now(tz=dt.UTC)
+        is_trial = asks_for_trial(request.query.get("validate_only"))
         decoded = await self._decoded(request, received_at)
-        if request.query.get("validate_only") in ("1", "true"):
+        if is_trial:
             return _answer(200, decoded, is_duplicate=False)
         call = _call_of(request)
         if call is not None and (decoded.batch_id is not None or not decoded.metrics):
@@ -179,6 +180,13 @@ class Ingest:
             self._buffer.count((app_name, hour, measure, label), amount)
 
 
+def asks_for_trial(validate_only: str | None) -> bool:
+    """Whether nothing is to be stored. A `Problem` for a value that could mean either."""
+    if validate_only not in (None, "1", "true", "0", "false"):
+        raise invalid(("query", "validate_only"), "Must be 1, true, 0 or false.")
+    return validate_only in ("1", "true")
+
+
 def judged(content_type: str, body: bytes, *, received_at: dt.datetime, rules: Rules) -> Decoded:
     """The batch in a body of that media type; what cannot be a batch is a `Problem`."""
     if content_type not in JSON_TYPES and content_type not in LINES_TYPES:
@@ -253,12 +261,13 @@ def health_counts(decoded: Decoded, caller_app: str) -> Counter[tuple[str, str, 
             counts[metric.app_name, HealthMeasure.SDK, metadata.sdk[:SDK_LABEL_LIMIT]] += 1
     for app_name, amount in Counter(metric.app_name for metric in decoded.metrics).items():
         counts[app_name, HealthMeasure.ACCEPTED, ""] += amount
-    app_name = caller_app or (decoded.metrics[0].app_name if decoded.metrics else "")
-    if app_name and decoded.late:
-        counts[app_name, HealthMeasure.LATE, ""] += decoded.late
-    for reason, amount in Counter(rejection.reason for rejection in decoded.rejected).items():
-        if app_name and reason not in _FOREIGN:
-            counts[app_name, HealthMeasure.REJECTED, reason] += amount
+    sole = caller_app or (decoded.metrics[0].app_name if decoded.metrics else "")
+    if sole and decoded.late:
+        counts[sole, HealthMeasure.LATE, ""] += decoded.late
+    for rejection in decoded.rejected:
+        app_name = caller_app or rejection.app_name or sole
+        if app_name and rejection.reason not in _FOREIGN:
+            counts[app_name, HealthMeasure.REJECTED, rejection.reason] += 1
     return counts
 
 
