@@ -290,6 +290,7 @@ def test_a_trial_is_asked_for_in_words_that_mean_one_thing(server: Any) -> None:
 
 def test_an_app_of_which_everything_is_refused_does_not_look_well(site: Web, owner: Any) -> None:
     # A key of no app, as the server of several has: only what is refused says which app it is.
+    reader = Caller(site.url, a_key(owner, "metrics:read", app_name="flutes")[1])
     anyone = Caller(
         site.url, a_key(owner, "metrics:write", "metrics:read", app_name="", allowed_origins=[])[1]
     )
