@@ -76,6 +76,7 @@ WRONG = {
     "DATABASE_POOL_MAX": "1",
     "REDIS_URL": "localhost:6379",
     "NODES": "0",
+    "WEB_PROCESSES": "5",
     "DEMO": "loud",
     "PG": "9",
     "CLUSTER_ENABLED": "da",
