@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 
 import pytest
 from django.test import Client
@@ -278,3 +279,12 @@ def test_the_page_of_an_event_tells_numbers_with_their_thresholds(operator, clas
 
     assert "error streak: 5 in a row – in a row 5 (threshold 3)" in page
     assert json.dumps("error_streak") not in page.split("As stored")[0]
+
+
+def test_a_profile_of_every_app_has_a_word_in_the_filter(admin_client: Client) -> None:
+    for version, app_name in enumerate(("", "fractions-lab"), start=1):
+        DetectorProfile.objects.create(app_name=app_name, version=version, parameters={})
+
+    page = admin_client.get("/admin/usability/detectorprofile/").content.decode()
+
+    assert re.search(r'href="\?app_name="[^>]*>\s*every app', page)

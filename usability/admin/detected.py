@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.timesince import timesince
 
 from usability import services
+from usability.admin.app_filter import AppFilter
 from usability.admin.window import Window, as_text, numbers_in_words
 from usability.errors import UsabilityError
 from usability.models import (
@@ -289,7 +290,7 @@ class ClassroomMetricsSnapshotAdmin(Window):
         "average_frustration_level",
         "average_satisfaction_rating",
     ]
-    list_filter = ["app_name", "window_start"]
+    list_filter = [("app_name", AppFilter), "window_start"]
     list_select_related = ["classroom"]
     search_fields = ["classroom__name"]
     date_hierarchy = "window_start"

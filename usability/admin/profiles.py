@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from usability.admin.app_filter import AppFilter
 from usability.admin.window import Window
 from usability.backtest.wish import parameters
 from usability.detection.policy import InvalidProfile, to_dict
@@ -116,7 +117,7 @@ class DetectorProfileAdmin(Window):
         *("place", "version", "state", "state_at", "budget", "created_by", "note"),
     ]
     list_display_links = ["place"]
-    list_filter = ["state", "app_name"]
+    list_filter = ["state", ("app_name", AppFilter)]
     list_select_related = ["classroom", "created_by"]
     search_fields = ["app_name", "classroom__name", "note"]
     form = ProfileForm
