@@ -52,12 +52,15 @@ _provided = _provide_servers()
 django.setup()
 
 
-ONE_WORKER_EACH = {"agent", "api", "browser", "coordination", "usability"}
+ONE_WORKER_EACH = {"agent", "api", "browser", "coordination", "ingest", "usability"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders whose tests share a running system go to one worker each: a second system would only slow both."""
+    """Folders whose tests share a running system go to one worker each: a second system would only slow both.
+
+    Those of ingest read the one Redis stream from its end on, where another's rows would be in the way.
+    """
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in ONE_WORKER_EACH:
