@@ -408,17 +408,18 @@ def _folded(room: Room, now_ms: int, most: int) -> Folded:
         app_profiles=room.policy.app_profiles,
         controls=room.policy.controls,
     )
-    return Folded(room, state, [one for one in found if not _is_left_out(room, one)], later)
+    for one in found:
+        if isinstance(one, room_fold.LeftOut):
+            _tell_left_out(room, one)
+    decided = [one for one in found if not isinstance(one, room_fold.LeftOut)]
+    return Folded(room, state, decided, later)
 
 
-def _is_left_out(room: Room, decision: Decision) -> bool:
-    """Whether it only says that an observation was left out, which is told to the operator and nobody else."""
-    if not isinstance(decision, room_fold.LeftOut):
-        return False
+def _tell_left_out(room: Room, left_out: room_fold.LeftOut) -> None:
+    """Say to the operator, and to nobody else, that a detector failed on an observation."""
     LEFT_OUT.inc()
-    about = {"classroom": str(room.classroom_id), "metric_type": decision.metric_type}
-    log.error("observation_left_out", extra={**about, "error": decision.error})
-    return True
+    about = {"classroom": str(room.classroom_id), "metric_type": left_out.metric_type}
+    log.error("observation_left_out", extra={**about, "error": left_out.error})
 
 
 def _not_repeated(found: list[Decision], judged_until: dt.datetime | None) -> list[Decision]:

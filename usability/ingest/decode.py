@@ -370,7 +370,7 @@ def _refusal(index: int, place: Place, error: Exception, item: Any = None) -> Re
     inner = tuple(part for part in re.split(r"[.\[\]]+", found[1]) if part) if found else ()
     loc = (*place, *(int(part) if part.isdigit() else part for part in inner))
     msg = text[: found.start()] if found else text
-    app_name = _app_of(item)
+    app_name = _app_named(item.get("app_name") if isinstance(item, dict) else None)
     if unknown := _UNKNOWN.match(msg):
         return Rejection(index, (*loc, _shown(unknown[1])), "unknown key", "unknown_key", app_name)
     if missing := _MISSING.match(msg):
@@ -379,9 +379,8 @@ def _refusal(index: int, place: Place, error: Exception, item: Any = None) -> Re
     return Rejection(index, loc, msg.replace("`", ""), reason, app_name)
 
 
-def _app_of(item: Any) -> str:
-    """The app that a refused metric names, for the app's health; "" where it names none that can be one."""
-    name = item.get("app_name") if isinstance(item, dict) else None
+def _app_named(name: Any) -> str:
+    """The app that a refused metric names, for the app's health; "" where that can be none."""
     return name if isinstance(name, str) and is_id(name, APP_NAME_LIMIT) else ""
 
 
@@ -459,7 +458,7 @@ def _judge(batch: _Batch, received_at: dt.datetime, rules: Rules) -> Decoded:
         else:
             wrong = _wrong_field(metric, rules) or _wrong_time(at_us, oldest_us, newest_us)
             where, msg, reason = wrong
-            app_name = metric.app_name if is_id(metric.app_name, APP_NAME_LIMIT) else ""
+            app_name = _app_named(metric.app_name)
             rejected.append(Rejection(max(index, 0), (*batch.place(index), *where), msg, reason, app_name))
     if len(rejected) > 1:
         rejected.sort(key=lambda rejection: rejection.index)
